@@ -1,28 +1,28 @@
-//! What is found when a storage looks whether its files have content of erased entries.
+//! The result of checking whether the files of a storage have content of erased entries.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::model::EntryId;
 
-/// The places that are looked at, in this order.
+/// The places that are checked, in this order.
 pub const PLACES: [&str; 7] =
     ["commit log", "database", "archive", "spill", "shipping", "kept aside", "other files"];
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErasedReport {
-    /// How many erased entries are known.
+    /// The number of known erased entries.
     pub entries: u64,
-    /// Which ones.
+    /// The ids of these entries.
     pub ids: HashSet<EntryId>,
-    /// Whether files are still to be made rid of an erasure.
+    /// Whether erased content must still be removed from files.
     pub is_due: bool,
-    /// When the first erasure was that is not done, or the first of those that were done last: milliseconds since 1970.
+    /// The time of the first erasure whose content is not removed yet, or of the first one of the last removal: milliseconds since 1970.
     pub erased_millis: Option<u64>,
-    /// When files were rid of all of it.
+    /// When the last removal was complete: milliseconds since 1970.
     pub clean_millis: Option<u64>,
-    /// What was looked at: each of [`PLACES`].
+    /// The places that were checked: each of [`PLACES`].
     pub places: Vec<ErasedPlace>,
 }
 
@@ -31,11 +31,11 @@ pub struct ErasedReport {
 pub struct ErasedPlace {
     /// One of [`PLACES`].
     pub name: &'static str,
-    /// How many files there are.
+    /// The number of files.
     pub files: u64,
-    /// How much they have, decompressed, in bytes.
+    /// Their size in bytes, decompressed.
     pub bytes: u64,
-    /// How many of them have some of it.
+    /// The number of files with content of erased entries.
     pub held: u64,
     /// The first 100 of these.
     pub named: Vec<ErasedFile>,
@@ -44,18 +44,18 @@ pub struct ErasedPlace {
 /// A file with content of erased entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErasedFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// How many records it has of erased entries.
+    /// The number of records with content of erased entries.
     pub records: u64,
-    /// How often it has the text that was asked for.
+    /// How often it contains the requested text.
     pub texts: u64,
     /// When it will be removed, if that is known: milliseconds since 1970.
     pub until: Option<u64>,
 }
 
 impl ErasedReport {
-    /// Whether no file has any of it.
+    /// Whether no file has any such content.
     pub fn is_clean(&self) -> bool {
         self.places.iter().all(|place| place.held == 0)
     }

@@ -115,31 +115,31 @@ pub trait Storage: Send + Sync + 'static {
         None
     }
 
-    /// Gives back to whatever it lies on what the storage holds and nobody needs, while everything goes on; `None` if this storage does that by
+    /// Releases space that the storage holds and nobody needs. Everything else continues meanwhile. `None` if this storage does that by
     /// itself. Blocks until it is done, which may take long.
     fn compact(&self) -> Result<Option<Compacted>, StorageError> {
         Ok(None)
     }
 
-    /// The next erasure that was made again when the storage was opened, because what was opened had lost it; `None` if there is none whose
-    /// number is above what [`Storage::told_again`] was given. Blocks on disk reads.
+    /// The next erasure that was repeated when the storage was opened, because the opened data had lost it. `None` if there is none with a
+    /// number above the one passed to [`Storage::told_again`]. Blocks on disk reads.
     fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {
         Ok(None)
     }
 
-    /// Whoever keeps something else of these entries has heard of all erasures up to this number. Blocks on the disk.
+    /// Records that everyone who keeps other data about these entries was told of all erasures up to this number. Blocks on the disk.
     fn told_again(&self, number: u64) -> Result<(), StorageError> {
         let _ = number;
         Ok(())
     }
 
-    /// Looks whether files have content of entries that were erased, and for this text; `None` if this storage has no files of its own. Blocks until all of
-    /// them were read.
+    /// Checks whether files have content of erased entries, or this text. `None` if this storage has no files of its own. Blocks until
+    /// all files were read.
     fn verify_erased(&self, _text: Option<&str>) -> Result<Option<ErasedReport>, StorageError> {
         Ok(None)
     }
 
-    /// Something was erased that is not an entry of a store: files are to be made rid of that as well.
+    /// Reports that something was erased that is not an entry of a store. Its content must be removed from files as well.
     fn content_is_erased(&self) -> Result<(), StorageError> {
         Ok(())
     }
@@ -149,19 +149,19 @@ pub trait Storage: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// How long it took, in seconds, until what was written was on disk, each time since the start; `None` if this storage does not
+    /// How long it took, in seconds, until writes were on disk, for each sync since the start. `None` if this storage does not
     /// measure that. Does not block on the disk.
     fn syncs(&self) -> Option<Observed> {
         None
     }
 
-    /// The servers on this storage that were heard of lately, this one first; none if no other one can be on it.
+    /// The servers on this storage that were heard of recently, this one first. Empty if there can be no other servers.
     fn nodes(&self) -> Vec<Node> {
         Vec::new()
     }
 
-    /// Whether there is room for more entries: `Err` says why not. Asked before each group of writes, so it costs nothing. What is refused so
-    /// was not tried, and nothing else changes.
+    /// Whether there is space for more entries. `Err` says why not. This is called before each group of writes, so it must be cheap. A
+    /// refused write was not attempted, and nothing else changes.
     fn has_room(&self) -> Result<(), StorageError> {
         Ok(())
     }
@@ -184,10 +184,10 @@ impl std::fmt::Debug for KeysChanged {
     }
 }
 
-/// Entries that were erased once, and again when the storage was opened.
+/// Entries whose erasure was repeated when the storage was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeAgain {
-    /// For [`Storage::told_again`].
+    /// The number to pass to [`Storage::told_again`].
     pub number: u64,
     /// Their store.
     pub store: StoreId,
@@ -195,12 +195,12 @@ pub struct MadeAgain {
     pub entries: Vec<EntryId>,
 }
 
-/// What [`Storage::compact`] came to: how large the files were, and how large they are, in bytes.
+/// The result of [`Storage::compact`]: the size of the files before and after, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compacted {
-    /// Before.
+    /// The size before.
     pub before: u64,
-    /// Afterwards.
+    /// The size after.
     pub after: u64,
 }
 

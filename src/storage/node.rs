@@ -5,8 +5,8 @@ use std::time::Duration;
 /// A server on a storage that several may share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// What it calls itself, anew at each start.
+    /// The name that it gives itself, a new one at each start.
     pub name: String,
-    /// How long ago it was heard of; `None` of the server that was asked.
+    /// The time since it was last heard of. `None` for the server that was asked.
     pub heard: Option<Duration>,
 }

@@ -8,9 +8,9 @@
 //! ```text
 //! archive/00000016.log.zst     the frames of log/00000016.log
 //! archive/00000016.2.log.zst   the same, rewritten once
-//! archive/00000017.base.zst    what was before the frames of log file 17: the archive begins with one
-//! archive/directory            whose archive it is, JSON in a line: see `DirectoryNote`
-//! archive/*.new                one that is being written
+//! archive/00000017.base.zst    everything before the frames of log file 17: the archive begins with one
+//! archive/directory            identifies the directory of the archive, JSON in a line: see `DirectoryNote`
+//! archive/*.new                an unfinished file
 //! ```
 //!
 //! Each file is a series of zstd frames, so `zstd -dc` can read it too. `head` describes its first bytes, and `chunk`

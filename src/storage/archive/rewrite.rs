@@ -1,7 +1,7 @@
-//! Writes files of the archive again, with something else in their frames.
+//! Rewrites files of the archive with changed frames.
 //!
-//! Keeps: the file is there as it was, or as it is to be, whole; the version before is removed when the next one has its name on disk. Leaves
-//! out: what is changed (the caller's).
+//! Keeps: either the old or the new version of a file exists, complete; the old one is removed when the name of the new one is on disk.
+//! Leaves out: what is changed (the caller decides).
 
 use std::fs::File;
 
@@ -11,11 +11,11 @@ use super::names::{self, Kind, Name};
 use super::{Archive, ArchiveError, ArchivedFile, sync_folder};
 use crate::storage::commit_log::FoundFrame;
 
-/// What becomes of the body of a frame.
+/// The new body of a frame, if it changes.
 pub(crate) type Change<'a, E> = dyn FnMut(&FoundFrame<'_>) -> Result<Option<Vec<u8>>, E> + 'a;
 
 impl ArchivedFile {
-    /// Gives `visit` all frames that can be read, or the parts of the base.
+    /// Passes all readable frames, or the parts of the base, to `visit`.
     pub(crate) fn each<E: From<ArchiveError>>(
         &self,
         mut visit: impl FnMut(FoundFrame<'_>) -> Result<(), E>,
@@ -32,8 +32,8 @@ impl ArchivedFile {
 }
 
 impl Archive {
-    /// Writes `file` again as its next version, if `change` has another body for one of its frames, and removes the one there is. `None` if
-    /// there is nothing to change. What cannot be read of it is gone then. Blocks on disk.
+    /// Writes `file` again as its next version if `change` has a new body for one of its frames, and removes the old version. `None` if
+    /// nothing must be changed. The unreadable parts of it are gone afterwards. Blocks on disk.
     pub(crate) fn rewrite<E: From<ArchiveError>>(
         &self,
         file: &ArchivedFile,
@@ -49,7 +49,7 @@ impl Archive {
             return Ok(None);
         }
         if file.kind == Kind::Base && frames != file.frames {
-            // Nothing would say any more what is missing.
+            // Afterwards, nothing would show any more what is missing.
             return Err(ArchiveError::ReadBack(file.path.clone()).into());
         }
         let ArchivedFile { number, kind, version, .. } = *file;
@@ -75,7 +75,7 @@ impl Archive {
         Ok(Some(written))
     }
 
-    /// Removes what an earlier process left of rewritten files: versions for which there is a later one.
+    /// Removes old versions of rewritten files that an earlier process left.
     pub(crate) fn remove_superseded(&self) -> Result<(), ArchiveError> {
         let newest = names::list(&self.folder)?;
         for entry in std::fs::read_dir(&self.folder)? {

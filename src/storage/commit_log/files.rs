@@ -58,7 +58,7 @@ struct State {
     noted: u64,
     /// The numbers of spare files that are ready.
     spares: Vec<u64>,
-    /// Whether files that are let go of are removed, and not used again.
+    /// Whether released files are removed instead of reused.
     no_reuse: bool,
     /// The size of the last file that was made because there was no spare one.
     made_bytes: u64,
@@ -295,7 +295,7 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Until it is dropped nobody else gives files their next use, but for the commit thread.
+    /// While this is held, only the commit thread may give files their next use.
     pub(super) fn moving(&self) -> MutexGuard<'_, ()> {
         self.shared.moving.lock()
     }

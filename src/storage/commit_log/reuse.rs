@@ -1,6 +1,6 @@
-//! Has files of the log go for good, with the bytes that are left in them of their earlier uses.
+//! Removes files of the log permanently, with the bytes that are left in them from earlier uses.
 //!
-//! Keeps: a file that is removed is not needed by anybody. Leaves out: when that is wanted (the caller's).
+//! Keeps: a removed file is not needed by anybody. Leaves out: when that is wanted (the caller decides).
 
 use std::io;
 
@@ -8,8 +8,8 @@ use super::files::LogFiles;
 use super::folder;
 
 impl LogFiles {
-    /// From now on files that are let go of are removed, and none of those that are there is used again: spare ones are removed at once, the
-    /// one that has its name ahead of time once there is a later one. Gives the number below which that holds. Blocks on disk.
+    /// From now on, released files are removed, and no existing file is reused. Spare files are removed at once; the file that was named
+    /// ahead of time is removed once there is a later one. Returns the number below which that holds. Blocks on disk.
     pub(crate) fn stop_reuse(&self) -> io::Result<u64> {
         let _moving = self.moving();
         let (spares, before) = self.give_up_spares();
@@ -24,7 +24,7 @@ impl LogFiles {
         Ok(before)
     }
 
-    /// Whether a file is there whose number is below this one.
+    /// Whether there is a file whose number is below this one.
     pub(crate) fn has_before(&self, number: u64) -> io::Result<bool> {
         let _moving = self.moving();
         self.clear_surplus()?;

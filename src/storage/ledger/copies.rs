@@ -1,6 +1,6 @@
-//! The files that a ledger is in, all of which have the same bytes.
+//! The copies of a ledger: files with the same bytes.
 //!
-//! Keeps: a record that one of them has whole is found, whatever the others have at its place.
+//! Keeps: a record that is intact in one copy is found, whatever the others have in its place.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,39 +10,39 @@ use std::path::{Path, PathBuf};
 use super::Mark;
 use super::record;
 
-/// How many copies have to be written; further ones get what they lack later.
+/// The number of copies that must be written. Further ones are completed later.
 const NEEDED: usize = 2;
-/// How much is looked through at once for the next record that is whole, in bytes.
+/// How many bytes are searched at once for the next intact record.
 const SCAN_BYTES: usize = 1 << 20;
 
-/// The files.
+/// The copies.
 pub(super) struct Copies {
     all: Vec<Copy>,
 }
 
 struct Copy {
     path: PathBuf,
-    /// None if it is missing, or cannot be opened.
+    /// None if the file is missing or cannot be opened.
     file: Option<File>,
-    /// It was written to since it was synced.
+    /// Whether it was written to since the last sync.
     is_dirty: bool,
 }
 
-/// What is found at a place, or behind it.
+/// What was found at a position, or after it.
 pub(super) enum Found {
-    /// This record. Behind the place it was looked for if none is whole there.
+    /// A record. It is after the requested position if no copy has an intact one there.
     Record { at: u64, record: Vec<u8>, mark: Mark },
-    /// Nothing more that is whole.
+    /// There are no more intact records.
     End,
 }
 
 impl Copies {
-    /// Those of `paths` that are there.
+    /// Opens those of `paths` that exist.
     pub(super) fn to_read(paths: &[PathBuf]) -> io::Result<Self> {
         Self::open_with(paths, OpenOptions::new().read(true))
     }
 
-    /// As [`Copies::to_read`], to be written as well.
+    /// Like [`Copies::to_read`], but for writing as well.
     pub(super) fn open(paths: &[PathBuf]) -> io::Result<Self> {
         Self::open_with(paths, OpenOptions::new().read(true).write(true))
     }
@@ -59,12 +59,12 @@ impl Copies {
         Ok(Self { all })
     }
 
-    /// The first record at `at` or behind it that a copy has whole.
+    /// The first record at or after `at` that is intact in a copy.
     pub(super) fn find(&self, at: u64, before: Mark) -> io::Result<Found> {
         if let Some((record, mark)) = self.record_at(at, before) {
             return Ok(Found::Record { at, record, mark });
         }
-        // None is whole here: behind it there may be one, or it is a torn end.
+        // No copy is intact here. A later record may be, or this is a torn end.
         let mut found: Option<u64> = None;
         for copy in &self.all {
             let next = copy.next_record(at + 1, before)?;
@@ -79,7 +79,7 @@ impl Copies {
         self.all.iter().find_map(|copy| copy.record_at(at, before))
     }
 
-    /// Has each copy have this record at `at`, which is on disk after [`Copies::end_at`].
+    /// Repairs this record at `at` in each copy. It is on disk after [`Copies::end_at`].
     pub(super) fn mend(&mut self, at: u64, record: &[u8]) -> io::Result<()> {
         for (number, copy) in self.all.iter_mut().enumerate() {
             if copy.read(at).is_some_and(|found| found == record) {
@@ -91,7 +91,7 @@ impl Copies {
         Ok(())
     }
 
-    /// Writes a record, which is on disk when this returns.
+    /// Writes a record. It is on disk when this returns.
     pub(super) fn add(&mut self, at: u64, record: &[u8]) -> io::Result<()> {
         for number in 0..self.all.len() {
             let (before, rest) = self.all.split_at_mut(number);
@@ -105,7 +105,7 @@ impl Copies {
         Ok(())
     }
 
-    /// Cuts off what comes behind `at`; all of it is on disk when this returns.
+    /// Cuts off everything from `at` on. This is on disk when it returns.
     pub(super) fn end_at(&mut self, at: u64) -> io::Result<()> {
         for (number, copy) in self.all.iter_mut().enumerate() {
             let cut = copy.end_at(at);
@@ -115,7 +115,7 @@ impl Copies {
     }
 }
 
-/// What was done with the copy of this number: if that is one that has to be written, it counts.
+/// Handles the result for the copy with this number. An error counts only for a copy that must be written.
 fn needed<T: Default>(number: usize, path: &Path, done: io::Result<T>) -> io::Result<T> {
     match done {
         Err(error) if number >= NEEDED => {
@@ -128,7 +128,7 @@ fn needed<T: Default>(number: usize, path: &Path, done: io::Result<T>) -> io::Re
 }
 
 impl Copy {
-    /// What may be a record there: so many bytes as it says.
+    /// The bytes of a possible record at `at`, as many as it states.
     fn read(&self, at: u64) -> Option<Vec<u8>> {
         let file = self.file.as_ref()?;
         let mut head = [0; 12];
@@ -143,7 +143,7 @@ impl Copy {
         record::check(&record, before).map(|mark| (record, mark))
     }
 
-    /// Where the next whole record begins, from `from` on.
+    /// The start of the next intact record at or after `from`.
     fn next_record(&self, mut from: u64, before: Mark) -> io::Result<Option<u64>> {
         let Some(file) = &self.file else { return Ok(None) };
         let mut block = vec![0; SCAN_BYTES];
@@ -160,7 +160,7 @@ impl Copy {
             if len < 8 {
                 return Ok(None);
             }
-            // The last bytes may begin one.
+            // A record may begin in the last bytes.
             from += len as u64 - 7;
         }
     }
@@ -180,7 +180,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Copies from `first` what it lacks before `at`, if an earlier write to it failed.
+    /// Copies from `first` what this copy lacks before `at`, if an earlier write to it failed.
     fn catch_up(&mut self, first: &Self, at: u64) -> io::Result<()> {
         let mut from =
             self.file.as_ref().map_or(Ok(0), |file| file.metadata().map(|it| it.len()))?;

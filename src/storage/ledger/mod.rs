@@ -1,14 +1,14 @@
-//! The erasure ledger: which entries were erased, and when. It has ids and times, no content and no primary keys.
+//! The erasure ledger: which entries were erased, and when. It contains ids and times, but no content and no primary keys.
 //!
-//! An erasure is written here before it is written to the commit log, so that it can be made again in a directory that has lost it: one
-//! that was restored from before it, or whose log was damaged.
+//! An erasure is written here before it is written to the commit log. It can then be repeated in a directory that has lost it:
+//! one that was restored from an earlier backup, or whose log was damaged.
 //!
-//! Keeps: what was added is on disk in two copies before that returns, and was never changed since; of a record that one copy has lost,
-//! another one is read. Leaves out: making erasures again (`sled::erasures`).
+//! Keeps: an added record is on disk in two copies before the call returns, and never changes. A record that one copy has lost
+//! is read from another one. Leaves out: repeating erasures (`sled::erasures`).
 //!
 //! ```text
 //! erased.a, erased.b   in the data directory, with the same bytes: records, one after the other
-//! archive/erased       a third copy, which is brought elsewhere with the archive
+//! archive/erased       a third copy, which is copied elsewhere with the archive
 //! ```
 
 mod copies;
@@ -27,33 +27,33 @@ const NAMES: [&str; 2] = ["erased.a", "erased.b"];
 /// The copy in the folder of an archive.
 pub(crate) const ARCHIVED: &str = "erased";
 
-/// How far something has come with a ledger.
+/// A position in a ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// The number of the last record; zero before the first one.
     pub(crate) number: u64,
-    /// Over the records up to there.
+    /// The hash over the records up to there.
     pub(crate) chain: Chain,
 }
 
-/// Where its copies are: of a data directory, and of its archive if it has one.
+/// The paths of its copies: in a data directory, and in its archive if it has one.
 pub(crate) fn paths(directory: &Path, archive: Option<&Path>) -> Vec<PathBuf> {
     let ours = NAMES.iter().map(|name| directory.join(name));
     ours.chain(archive.map(|folder| folder.join(ARCHIVED))).collect()
 }
 
-/// A ledger that is added to. One at a time has it open.
+/// A ledger that can be added to. Only one may have it open.
 pub(crate) struct Ledger {
     copies: Copies,
     end: Mark,
-    /// Where the next record comes, in bytes.
+    /// Where the next record is written, in bytes.
     end_at: u64,
-    /// What was lost of it in all copies.
+    /// What was lost in all copies.
     lost: Vec<String>,
 }
 
 impl Ledger {
-    /// The one of this data directory, and of the archive in this folder. Copies that lack something get it from the others.
+    /// Opens the ledger of this data directory, and of the archive in this folder. Incomplete copies are completed from the others.
     pub(crate) fn open(directory: &Path, archive: Option<&Path>) -> io::Result<Self> {
         let copies = Copies::open(&paths(directory, archive))?;
         let mut reader = Reader { copies, at: 0, mark: Mark::default(), lost: Vec::new() };
@@ -70,22 +70,22 @@ impl Ledger {
         &self.lost
     }
 
-    /// How far it goes.
+    /// The position of its end.
     pub(crate) const fn end(&self) -> Mark {
         self.end
     }
 
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub(crate) const fn bytes(&self) -> u64 {
         self.end_at
     }
 
-    /// Adds one, of this time in milliseconds since 1970; on disk when this returns. After an error it may be there or not.
+    /// Adds an erasure with this time in milliseconds since 1970. It is on disk when this returns. After an error, it may or may not be there.
     pub(crate) fn add(&mut self, store: &StoreId, what: &Erased, time_ms: u64) -> io::Result<Mark> {
         let number = self.end.number + 1;
         let (record, chain) = record::encode((number, self.end.chain), store, what, time_ms);
         if let Err(error) = self.copies.add(self.end_at, &record) {
-            // What is there of it would be a torn end.
+            // What was written of it would be a torn end.
             if let Err(error) = self.copies.end_at(self.end_at) {
                 log::warn!("the erasure ledger cannot be cut: {error}");
             }
@@ -98,7 +98,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// As [`Ledger::add`], but it is on disk only once its copies are ended.
+    /// Like [`Ledger::add`], but the record is on disk only after [`Copies::end_at`].
     fn add_later(&mut self, store: &StoreId, what: &Erased, time_ms: u64) -> io::Result<()> {
         let number = self.end.number + 1;
         let (record, chain) = record::encode((number, self.end.chain), store, what, time_ms);
@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-/// Reads a ledger, whoever adds to it meanwhile: up to where it is when that is come to.
+/// Reads a ledger while others may add to it, up to its end at the time of reading.
 pub(crate) struct Reader {
     copies: Copies,
     at: u64,
@@ -118,23 +118,23 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Of the files at these [`paths`], those of which are there.
+    /// Opens those of the files at these [`paths`] that exist.
     pub(crate) fn open(paths: &[PathBuf]) -> io::Result<Self> {
         let copies = Copies::to_read(paths)?;
         Ok(Self { copies, at: 0, mark: Mark::default(), lost: Vec::new() })
     }
 
-    /// How far it has come.
+    /// How far it has read.
     pub(crate) const fn mark(&self) -> Mark {
         self.mark
     }
 
-    /// What it has passed that is lost in all copies.
+    /// What it has passed so far that is lost in all copies.
     pub(crate) fn lost(&self) -> &[String] {
         &self.lost
     }
 
-    /// The next record; `None` at the end.
+    /// The next record, or `None` at the end.
     pub(crate) fn next(&mut self) -> io::Result<Option<Erasure>> {
         let record = self.next_raw()?;
         Ok(record.and_then(|record| record::decode(&record)))
@@ -157,7 +157,7 @@ impl Reader {
     }
 }
 
-/// Makes the ledger of the data directory `directory`, which has none, of the records of others, of each once, in their order.
+/// Creates the ledger of the data directory `directory`, which has none, from the records of other ledgers: each record once, in their order.
 pub(crate) fn gather(sources: &[PathBuf], directory: &Path) -> io::Result<()> {
     let mut ledger = Ledger::open(directory, None)?;
     let mut known = HashSet::new();
@@ -176,7 +176,7 @@ pub(crate) fn gather(sources: &[PathBuf], directory: &Path) -> io::Result<()> {
 }
 
 #[allow(dead_code, reason = "for who looks for their bytes")]
-/// The ids of all entries of a store that were erased, by the ledger at these [`paths`].
+/// The ids of all erased entries of a store, according to the ledger at these [`paths`].
 pub(crate) fn erased_in(paths: &[PathBuf], store: &StoreId) -> io::Result<HashSet<EntryId>> {
     let (mut reader, mut erased) = (Reader::open(paths)?, HashSet::new());
     while let Some(erasure) = reader.next()? {

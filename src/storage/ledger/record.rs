@@ -25,13 +25,13 @@ const NUMBER: usize = 12;
 const ENTRIES: u8 = 1;
 const STORE: u8 = 2;
 const CHAIN: usize = 16;
-/// The longest one, in bytes: with a name of the greatest length.
+/// The maximum length of a record in bytes, with a name of the maximum length.
 const LEN_MAX: usize = HEAD + u16::MAX as usize + ERASE_MAX * 16 + CHAIN;
-/// The shortest one.
+/// The minimum length.
 const LEN_MIN: usize = HEAD + CHAIN;
 const SEED: u32 = 0;
 
-/// The hash over all records up to one.
+/// The hash over all records up to one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Chain(pub(crate) [u8; CHAIN]);
 
@@ -40,11 +40,11 @@ pub(crate) struct Chain(pub(crate) [u8; CHAIN]);
 pub(crate) enum Erased {
     /// The entries with these ids, at most [`ERASE_MAX`].
     Entries(Vec<EntryId>),
-    /// All of it.
+    /// The whole store.
     Store {
-        /// Its last sequence.
+        /// The store's last sequence.
         last: Sequence,
-        /// One of its entries, by which it is known: stores of other servers may have the same name.
+        /// One of its entries, which identifies it: stores of other servers may have the same name.
         first: (Sequence, EntryId),
     },
 }
@@ -52,17 +52,17 @@ pub(crate) enum Erased {
 /// A record of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Erasure {
-    /// Of the record.
+    /// The number of the record.
     pub(crate) number: u64,
-    /// When: milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     pub(crate) time_ms: u64,
     /// The store.
     pub(crate) store: StoreId,
-    /// What of it.
+    /// What was erased of it.
     pub(crate) what: Erased,
 }
 
-/// The record with this number, which follows this chain; and its own chain.
+/// Encodes the record with this number after this chain. Also returns the new chain.
 pub(super) fn encode(
     (number, before): (u64, Chain),
     store: &StoreId,
@@ -95,7 +95,7 @@ pub(super) fn encode(
     (record, chain)
 }
 
-/// What identifies it wherever it stands: the hash over time, kind, store and content.
+/// What identifies an erasure in any ledger: the hash over time, kind, store and content.
 pub(super) fn identity(erasure: &Erasure) -> u128 {
     let none = (0, Chain::default());
     let (record, _) = encode(none, &erasure.store, &erasure.what, erasure.time_ms);
@@ -106,20 +106,20 @@ fn chain_of(before: Chain, rest: &[u8]) -> Chain {
     Chain(XxHash3_128::oneshot(&[&before.0[..], rest].concat()).to_be_bytes())
 }
 
-/// Whether a record may begin with these 8 bytes.
+/// Whether these 8 bytes may be the start of a record.
 pub(super) fn may_begin(head: &[u8]) -> bool {
     head[4..] == *MAGIC
 }
 
-/// The length that a record says that it has, if these first bytes of it may be one's.
+/// The length that a record states, if these may be its first bytes.
 pub(super) fn len_of(head: &[u8]) -> Option<usize> {
     let is_one = head.len() >= NUMBER && head[4..8] == *MAGIC;
     let len = is_one.then(|| u32_at(head, 8) as usize)?;
     (LEN_MIN..=LEN_MAX).contains(&len).then_some(len)
 }
 
-/// How far this record, which is as it was written, brings a ledger that was at `before`; `None` if it is damaged, or none that may follow.
-/// Behind lost ones a greater number may.
+/// The position of a ledger after this record, if it was at `before`. `None` if the record is damaged or may not follow.
+/// After lost records, the number may be greater than the next one.
 pub(super) fn check(record: &[u8], before: Mark) -> Option<Mark> {
     if len_of(record) != Some(record.len()) || u32_at(record, 0) != sum(SEED, record) {
         return None;
@@ -131,7 +131,7 @@ pub(super) fn check(record: &[u8], before: Mark) -> Option<Mark> {
     fits.then_some(Mark { number, chain })
 }
 
-/// What a record says that was checked; `None` if a later version wrote it.
+/// Decodes a checked record. `None` if a later version wrote it.
 pub(super) fn decode(record: &[u8]) -> Option<Erasure> {
     let (number, time_ms) = (u64_at(record, NUMBER), u64_at(record, NUMBER + 8));
     let name_len = usize::from(u16::from_be_bytes([record[HEAD - 2], record[HEAD - 1]]));

@@ -24,7 +24,7 @@ fn all(folder: &Path) -> Vec<Erasure> {
     all
 }
 
-/// A folder with a ledger of three records, and what is in it.
+/// A folder with a ledger of three records, and its content.
 fn three() -> (tempfile::TempDir, Vec<Erasure>) {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("archive")).expect("a folder");
@@ -71,7 +71,7 @@ fn any_one_changed_byte_of_each_copy_loses_nothing_where_another_copy_has_it() {
     let len = std::fs::read(folder.path().join("erased.a")).expect("a file").len();
     std::fs::remove_file(folder.path().join("archive/erased")).expect("removed");
     for at in 0..len {
-        // In the other copy another record is damaged.
+        // In the other copy, another record is damaged.
         change(&folder.path().join("erased.a"), at);
         change(&folder.path().join("erased.b"), (at + len / 2) % len);
         let found = all(folder.path());
@@ -79,7 +79,7 @@ fn any_one_changed_byte_of_each_copy_loses_nothing_where_another_copy_has_it() {
         if ledger.lost().is_empty() && ledger.end().number == 3 {
             assert_eq!(found, there, "byte {at}");
         } else {
-            // The second record reaches to both halves.
+            // The second record extends into both halves.
             let (a, b) = (at, (at + len / 2) % len);
             let lens = [31 + 4 + 48 + 16, 31 + 4 + 32 + 16, 31 + 4 + 16 + 16];
             let of =

@@ -1,20 +1,20 @@
-//! Whether two places have the same of a store.
+//! Compares the content of a store in two places.
 //!
-//! Keeps: it does not matter in which pieces they have it. Left out is when it was committed, of which sled knows less.
+//! Keeps: the division into pieces does not matter. Commit times are not compared, since sled keeps them less exactly.
 
 use sha2::{Digest as _, Sha256};
 
 use super::{MigrateError, Piece, StoreState, Told};
 use crate::model::{EntryRef, Origin, Segment, Sequence};
 
-/// So much is read at once, in bytes of records.
+/// How much is read at once, in bytes of records.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
-/// Over the entries of a store, in their order.
+/// A hash over the entries of a store, in their order.
 #[derive(Default)]
 struct Digest {
     hash: Sha256,
-    /// A gap that may go on.
+    /// A gap that may continue.
     gap: Option<(Sequence, Sequence)>,
 }
 
@@ -71,10 +71,10 @@ impl Digest {
     }
 }
 
-/// Reads the entries of a store from one of its sequences on: some at a time.
+/// Reads some entries of a store, beginning with this sequence.
 pub(super) type Read<'a> = dyn FnMut(Sequence) -> Result<Vec<Piece>, MigrateError> + 'a;
 
-/// Compares the store from `from` on, as one place gives it and as the other does.
+/// Compares the store from `from` on in both places.
 pub(super) fn compare(
     store: &StoreState,
     from: Sequence,
@@ -135,7 +135,7 @@ mod tests {
         segments.map(|segment| Piece { segment, time_ms: 0 }).collect()
     }
 
-    /// One entry at a time, or all there are.
+    /// Whether they are the same, compared one entry at a time or all at once.
     fn is_same(one: &[Piece], other: &[Piece], at_once: usize) -> bool {
         let head = one.last().expect("a piece").segment.last();
         let state = StoreState { name: store("s"), head, trimmed: Sequence::ZERO };

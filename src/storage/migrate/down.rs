@@ -1,7 +1,7 @@
 //! From PostgreSQL to sled.
 //!
-//! Keeps: the directory can be served once all of it is there and was compared, and the database says that it was moved. An attempt that was
-//! ended is begun anew.
+//! Keeps: the directory can be served only once it is complete and compared, and the database says that it was moved. An interrupted
+//! attempt starts again.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::storage::postgres::moving::Session;
 use crate::storage::postgres::{Failed, PostgresError, PostgresOptions};
 use crate::storage::sled::{DatabaseOptions, Dump, Filler, Filling, Keyspace};
 
-/// So many stores are looked at together.
+/// How many stores are handled together.
 const STORES_AT_ONCE: usize = 1_000;
 
-/// Moves everything in the database that `from` names to the data directory `to`, which is missing or empty. All nodes have to be stopped.
+/// Moves everything in the database that `from` names to the data directory `to`, which is missing or empty. All nodes must be stopped.
 /// Blocks.
 pub fn to_directory(
     from: &PostgresOptions,

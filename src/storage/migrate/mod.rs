@@ -1,8 +1,8 @@
-//! Moves a server from sled to PostgreSQL and back: all that it keeps, remote id and sequences included, so that clients go on where they were.
+//! Moves a server from sled to PostgreSQL and back, with its remote id and all sequences, so that clients continue where they were.
 //!
-//! Keeps: one of the two places can be served, never both; what was moved is compared, entry by entry, before the new place can be; an attempt
-//! that was ended is gone on with, or begun anew, and nothing is there twice. Memory has a bound, whatever is moved. Leaves out: how the two
-//! read and write (`sled::Dump`, `sled::Filling`, `postgres::moving`), and what a person types (`cli`).
+//! Keeps: at most one of the two places can be served; moved data is compared, entry by entry, before the new place can be served; an
+//! interrupted attempt is continued or starts again, and nothing is stored twice. Memory is bounded. Leaves out: how the two places
+//! read and write (`sled::Dump`, `sled::Filling`, `postgres::moving`), and the commands (`cli`).
 
 mod compare;
 mod down;
@@ -20,15 +20,15 @@ use crate::storage::StorageError;
 use crate::storage::postgres::{Failed, PostgresError};
 use crate::storage::sled::OpenError;
 
-/// Consecutive entries of a store, those whose content is gone as ids alone; or a gap.
+/// Consecutive entries of a store, with only their ids if their content is gone; or a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) segment: Segment,
-    /// By when they were committed, in milliseconds since 1970.
+    /// An upper bound of their commit times, in milliseconds since 1970.
     pub(crate) time_ms: u64,
 }
 
-/// How far a store is.
+/// The state of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoreState {
     pub(crate) name: StoreId,
@@ -36,7 +36,7 @@ pub(crate) struct StoreState {
     pub(crate) trimmed: Sequence,
 }
 
-/// A move failed. What was there is as it was; running it again goes on.
+/// A move failed. The source is unchanged. Running the move again continues it.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The data directory cannot be used.
@@ -45,13 +45,13 @@ pub enum MigrateError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] PostgresError),
-    /// It would not be right.
+    /// The move is not allowed.
     #[error("{0}")]
     Refused(String),
-    /// It cannot be read or written.
+    /// A read or write failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// What was moved is not what was there.
+    /// The moved data differs from the source.
     #[error("what was moved is not what was there: {0}. The new place cannot be served")]
     Differs(String),
 }
@@ -62,7 +62,7 @@ impl From<Failed> for MigrateError {
     }
 }
 
-/// How far a move is, for whoever shows it.
+/// The progress of a move.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Entries that were copied.
@@ -71,22 +71,22 @@ pub struct Told {
     pub compared: AtomicU64,
 }
 
-/// What came of a move.
+/// The result of a move.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// Stores that are there now.
+    /// The number of stores in the new place.
     pub stores: u64,
-    /// Entries and ids that were copied.
+    /// The number of entries and ids that were copied.
     pub copied: u64,
-    /// Entries and ids that were compared.
+    /// The number of entries and ids that were compared.
     pub compared: u64,
-    /// Pairs of tables (keys, bindings, records, positions, quarantine) that are there now.
+    /// The number of pairs of tables (keys, bindings, records, positions, quarantine) in the new place.
     pub pairs: u64,
-    /// What new stores begin behind, where that is not kept: in a directory that was restored or healed.
+    /// New stores begin after this sequence, if the new place does not keep it: in a directory that was restored or healed.
     pub floor: u64,
-    /// Whether the new place can be served; otherwise the rest is to follow.
+    /// Whether the new place can be served. Otherwise the rest must follow.
     pub is_finished: bool,
-    /// Whether that was so before.
+    /// Whether it was already finished before.
     pub was_finished: bool,
 }
 

@@ -1,6 +1,6 @@
-//! The tables beside entries: what differs between a directory and a database.
+//! The tables besides entries: the differences between a directory and a database.
 //!
-//! Keeps: pairs are compared in the order of their keys, one at a time of either place.
+//! Keeps: pairs are compared in the order of their keys, one at a time from each place.
 
 use std::cmp::Ordering;
 
@@ -9,19 +9,19 @@ use crate::storage::StorageError;
 use crate::storage::postgres::moving::{Changes, Pair, Session};
 use crate::storage::sled::{Dump, Keyspace};
 
-/// So many changes go with one commit, or so many bytes of them.
+/// The maximum number of changes in one commit, or of their bytes.
 const CHANGES_MAX: usize = 1_000;
 const CHANGES_BYTES: usize = 4 << 20;
 
-/// Whether pairs of either place are the same.
+/// A difference between the pairs of both places.
 enum Difference {
-    /// The second place has not this pair of the first.
+    /// The second place does not have this pair of the first.
     Set(Pair),
-    /// The first place has not this key of the second.
+    /// The first place does not have this key of the second.
     Gone(Vec<u8>),
 }
 
-/// Gives what differs to `found`; counts the pairs of the first place.
+/// Passes all differences to `found`. Returns the number of pairs of the first place.
 fn differences(
     mut one: impl Iterator<Item = Result<Pair, StorageError>>,
     mut other: impl Iterator<Item = Result<Pair, StorageError>>,
@@ -56,7 +56,7 @@ fn differences(
     }
 }
 
-/// Has the tables of the database be those of the directory.
+/// Makes the tables of the database equal to those of the directory.
 pub(super) fn copy(from: &Dump, to: &mut Session) -> Result<(), MigrateError> {
     for table in Keyspace::TABLES {
         let (rows, mut writer) = to.table(table);
@@ -80,7 +80,7 @@ pub(super) fn copy(from: &Dump, to: &mut Session) -> Result<(), MigrateError> {
     Ok(())
 }
 
-/// Fails unless both have the same; counts the pairs.
+/// Fails unless both are equal. Returns the number of pairs.
 pub(super) fn compare(directory: &Dump, database: &mut Session) -> Result<u64, MigrateError> {
     let mut count = 0;
     for table in Keyspace::TABLES {

@@ -1,4 +1,4 @@
-//! A server that goes from sled to PostgreSQL and back: whatever it has is there.
+//! A server is moved from sled to PostgreSQL and back, and keeps everything.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ fn at(n: u64) -> Sequence {
 
 const STORES: [&str; 3] = ["a", "b\u{0}\u{1}c", "trimmed"];
 
-/// What a test has written, and the directory that has it.
+/// What a test has written, and the directory with it.
 struct Ground {
     directory: tempfile::TempDir,
     ids: Vec<EntryId>,
@@ -86,7 +86,7 @@ impl Ground {
         self.ids = all;
     }
 
-    /// What goes while the copy is there already, or before.
+    /// Removes some of it before or after the copy was made.
     fn take_away(&self, storage: &dyn Storage, from: u64) {
         let log = storage.open(&store("a")).expect("open");
         let gone = |n: u64| (at(n), self.ids[n as usize - 1]);
@@ -97,7 +97,7 @@ impl Ground {
     }
 }
 
-/// What readers see of a store, whatever its segments are; and what it says of ids.
+/// What readers see of a store, whatever its segments are, and what it answers about ids.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     head: Sequence,
@@ -178,14 +178,14 @@ fn a_server_goes_to_postgres_and_back_with_all_that_it_has() {
     assert_eq!((moved.compared, moved.pairs), (9_002, tables.len() as u64));
     let (after, same) = of_database(&url, &ground.ids);
     assert_eq!((&after, &same), (&before, &remote));
-    // The old one is out of use, and the same again changes nothing.
+    // The old one cannot be used any more, and a second move changes nothing.
     let refused = Database::open(ground.path(), options()).err().expect("it was moved");
     assert!(
         matches!(&refused, OpenError::Moved { to, .. } if to.contains("127.0.0.1")),
         "{refused}"
     );
     assert!(up(ground.path(), &url).expect("nothing to do").was_finished);
-    // It goes on, and back.
+    // The server continues there, and moves back.
     let storage = PostgresStorage::new(open(&url));
     ground.write(&storage);
     drop(storage);
@@ -204,7 +204,7 @@ fn a_server_goes_to_postgres_and_back_with_all_that_it_has() {
     assert_eq!(tables_after, tables);
     let refused = to_directory(&from, &directory.path().join("again"), &options(), &told);
     assert!(matches!(refused, Err(MigrateError::Refused(_))), "{refused:?}");
-    // And to where it was, which has an older state of it.
+    // And it moves to the first database, which has an older state of it.
     let storage = SledStorage::new(Database::open(&back, options()).expect("it opens"));
     wait(storage.open(&store("trimmed")).expect("open").trim(at(4_000))).expect("trimmed");
     append(&*storage.open(&store("a")).expect("open"), &ids(5), 10);
@@ -240,7 +240,7 @@ fn most_of_a_server_goes_while_it_runs_and_the_rest_with_a_short_switch() {
     assert!(!moved.is_finished && moved.copied == 9_002 && moved.compared == 9_002, "{moved:?}");
     let refused = Postgres::open(&to).expect_err("not all is there").to_string();
     assert!(refused.contains("has not come to its end"), "{refused}");
-    // Meanwhile it goes on.
+    // Meanwhile the server continues.
     ground.take_away(&storage, 1_000);
     let first = ground.ids.clone();
     ground.write(&storage);
@@ -300,7 +300,7 @@ fn times_of_commits_go_along() {
     to_directory(&from, &back, &options(), &Told::default()).expect("moved");
     let storage = SledStorage::new(Database::open(&back, options()).expect("it opens"));
     let after = storage.times(&store("a"), at(1), 100).expect("times").expect("it says so");
-    // Those within ten minutes of each other are one.
+    // Times within ten minutes of each other count as one.
     assert_eq!(after.last(), times.last());
 }
 

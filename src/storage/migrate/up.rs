@@ -1,6 +1,6 @@
 //! From sled to PostgreSQL.
 //!
-//! Keeps: what is there is gone on with, store by store from its head on; what was compared is compared again only if that is asked for. The
+//! Keeps: an interrupted copy is continued, store by store, from the head of each. Compared data is compared again only if requested. The
 //! directory says that it was moved before the database can be served.
 
 use std::path::Path;
@@ -12,27 +12,27 @@ use crate::storage::postgres::moving::{Batch, Session, Target};
 use crate::storage::postgres::{PostgresError, PostgresOptions};
 use crate::storage::sled::{Backups, DatabaseOptions, Dump};
 
-/// So many stores are looked at together.
+/// How many stores are handled together.
 const STORES_AT_ONCE: usize = 1_000;
-/// So many entries are erased with one commit.
+/// How many entries are erased with one commit.
 const ERASED_AT_ONCE: usize = 4_096;
 
-/// What a server is moved from.
+/// The source of a move.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// The data directory of a stopped server: all of it, and the database can be served then.
+    /// The data directory of a stopped server, with everything. The database can be served afterwards.
     Directory(&'a Path),
-    /// The newest backup in the folder `backups`, while the server goes on; what it has more by then is moved from its directory later. The
-    /// folder `scratch` is made for that, and is to be removed.
+    /// The newest backup in the folder `backups`, while the server continues. What it writes since then is moved from its directory later.
+    /// The folder `scratch` is created for this, and should be removed afterwards.
     Backup {
         /// Where backups are.
         backups: &'a Backups,
-        /// A folder that is missing or empty, with room for all of it.
+        /// A missing or empty folder, with space for all of it.
         scratch: &'a Path,
     },
 }
 
-/// Moves what `from` has to the database that `to` names. With `all` everything is compared in the end, also what was before. Blocks.
+/// Moves the content of `from` to the database that `to` names. With `all`, everything is compared, including what was compared before. Blocks.
 pub fn to_postgres(
     from: Source<'_>,
     options: &DatabaseOptions,
@@ -72,7 +72,7 @@ struct Up<'a> {
 }
 
 impl Up<'_> {
-    /// Copies and compares all stores; counts them.
+    /// Copies and compares all stores. Returns their number.
     fn stores(&mut self) -> Result<u64, MigrateError> {
         let (mut after, mut count) = (None::<StoreId>, 0);
         loop {
@@ -119,7 +119,7 @@ impl Up<'_> {
         Ok(self.session.note_compared(stores)?)
     }
 
-    /// What the database has of each of these.
+    /// The state of each of these in the database.
     fn states_of(&mut self, stores: &[StoreState]) -> Result<Vec<StoreState>, MigrateError> {
         let names: Vec<&StoreId> = stores.iter().map(|store| &store.name).collect();
         let there = self.session.states_of(&names)?;
@@ -134,7 +134,7 @@ impl Up<'_> {
         Ok(names.into_iter().map(of).collect())
     }
 
-    /// Copies what comes behind `has`.
+    /// Copies what comes after `has`.
     fn entries(
         &mut self,
         store: &StoreState,
@@ -173,7 +173,7 @@ impl Up<'_> {
         compare(store, from, (&mut here, &mut there), told)
     }
 
-    /// The database has no store that the directory has not.
+    /// Checks that the database has no store that is missing in the directory.
     fn has_no_others(&mut self) -> Result<(), MigrateError> {
         let mut after = None::<StoreId>;
         loop {

@@ -34,9 +34,9 @@ use crate::model::{EntryId, RemoteId};
 use crate::storage::commit_log::{Generation, LogWriter};
 use crate::storage::{AppendError, Compacted, ErasedReport, Snapshot, StorageError};
 
-/// How often it is looked whether it is compacted.
+/// How often to check whether compaction is done.
 const COMPACT_POLL: Duration = Duration::from_millis(10);
-/// How often it is looked whether what is trimmed is gone.
+/// How often to check whether trimmed entries are removed.
 const SWEEP_POLL: Duration = Duration::from_millis(5);
 
 /// The open database. Clones share it; it is closed by [`Database::close`] or when the last clone is dropped.
@@ -85,7 +85,7 @@ impl Database {
         let commit = commit.map_err(unavailable)?;
         let threads = Mutex::new(Some(Threads { commit, checkpoint }));
         let database = Self { owner: Arc::new(Owner { shared, origin: opened.origin, threads }) };
-        // Before anybody reads it.
+        // This comes before anybody reads the database.
         erasures::apply(&database).map_err(|failure| failure.of(path))?;
         Ok(database)
     }
@@ -128,8 +128,8 @@ impl Database {
         Ok(files)
     }
 
-    /// Makes the data directory `path`, which is missing or empty, of the newest backup in `from` that has what is wanted, under another remote id
-    /// and with every store far above where it was. Everything that is taken of it is read first, and compared. Blocks on disk.
+    /// Makes the data directory `path`, which is missing or empty, from the newest backup in `from` that contains what is wanted, under
+    /// another remote id and with every store far above its last sequence. All files that are used are read first and compared. Blocks on disk.
     pub fn restore(
         from: &Backups,
         path: &Path,
@@ -179,9 +179,9 @@ impl Database {
         self.owner.shared.health.note_backup(made);
     }
 
-    /// Gives back to the file system what the files of the database hold and nobody needs, while everything goes on: a copy takes their place,
-    /// for which there has to be room. Whoever reads then waits for a moment. Blocks until it is done. If somebody else began it,
-    /// it is waited for. A database below [`COMPACT_BYTES_MIN`] stays as it is.
+    /// Releases space that the files of the database hold and nobody needs. Everything else continues meanwhile. A copy takes the place of the files,
+    /// so there must be disk space for it. Readers wait for a moment when it does. Blocks until it is done. If a compaction is already in
+    /// progress, this waits for it. A database below [`COMPACT_BYTES_MIN`] is not changed.
     pub fn compact(&self) -> Result<Compacted, StorageError> {
         let before = bytes_in(&self.owner.shared.files.database());
         let before = before.map_err(StorageError::unavailable)?;
@@ -191,7 +191,7 @@ impl Database {
         self.compact_anyway()
     }
 
-    /// As [`Database::compact`], whatever size it has.
+    /// Like [`Database::compact`], but for a database of any size.
     pub(crate) fn compact_anyway(&self) -> Result<Compacted, StorageError> {
         let shared = &self.owner.shared;
         let size = || bytes_in(&shared.files.database()).map_err(StorageError::unavailable);
@@ -240,8 +240,8 @@ impl Database {
         verified.map_err(|failure| failure.of(path))
     }
 
-    /// Looks whether files of the data directory `path`, which may be in use, have content of entries that were erased, and for this text. Writes nothing. Blocks
-    /// until all of them were read.
+    /// Checks whether files of the data directory `path`, which may be in use, contain content of erased entries, or this text. Writes
+    /// nothing. Blocks until all files were read.
     pub fn verify_erased(
         path: &Path,
         options: &DatabaseOptions,
@@ -251,12 +251,12 @@ impl Database {
         verified.map_err(|failure| failure.of(path))
     }
 
-    /// How many records of these entries have content in a file of a backup, or of an archive.
+    /// The number of records with content of these entries in a file of a backup or of an archive.
     pub fn erased_in(file: &Path, ids: &HashSet<EntryId>) -> io::Result<u64> {
         scrub::look_at(file, ids)
     }
 
-    /// Makes files rid of what was erased, if something was, and waits for it. Blocks.
+    /// Removes erased content from all files, if anything was erased, and waits until that is done. Blocks.
     pub fn scrub(&self) -> Result<(), StorageError> {
         let shared = &self.owner.shared;
         loop {
@@ -273,7 +273,7 @@ impl Database {
         }
     }
 
-    /// Changes whenever files of the archive are written again.
+    /// Changes whenever files of the archive are rewritten.
     pub fn rewritten(&self) -> u64 {
         self.owner.shared.scrub.rewritten_count()
     }

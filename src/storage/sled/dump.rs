@@ -1,7 +1,7 @@
-//! Everything in a data directory that nobody uses, in order: what a move to another storage reads.
+//! Everything in an unused data directory, in order, for a move to another storage.
 //!
-//! Keeps: what is read is all that was acknowledged, since the directory was opened and closed before; nothing of a trimmed or erased entry
-//! but its id is given. Leaves out: where it goes (`migrate`).
+//! Keeps: it shows everything that was acknowledged, since the directory was opened and closed before. Of a trimmed or erased entry,
+//! it shows only the id. Leaves out: where the data goes (`migrate`).
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -20,7 +20,7 @@ use crate::model::{RemoteId, Segment, Sequence, StoreId};
 use crate::storage::StorageError;
 use crate::storage::migrate::{Piece, StoreState};
 
-/// A directory, open for reading alone. Nobody else opens it meanwhile.
+/// A directory that is open for reading only. Nobody else opens it meanwhile.
 pub(crate) struct Dump {
     files: Files,
     trees: Trees,
@@ -28,18 +28,18 @@ pub(crate) struct Dump {
 }
 
 impl Dump {
-    /// The data directory `path`, which may have been moved before. Blocks on disk.
+    /// Opens the data directory `path`, which may have been moved before. Blocks on disk.
     pub(crate) fn open(path: &Path, options: &DatabaseOptions) -> Result<Self, OpenError> {
         let unavailable = |error| OpenError::unavailable(path, &error);
         if Files::moved_to(path).map_err(unavailable)?.is_none() {
-            // Brings to sled what the commit log has.
+            // This writes the content of the commit log to sled.
             let closed = Database::open(path, options.clone())?.close();
             closed.map_err(|error| OpenError::unavailable(path, &error))?;
         }
         Self::open_any(path, options)
     }
 
-    /// What a backup has, in the directory `scratch`, which is made for that, and which nobody can serve. Blocks on disk.
+    /// Opens the content of a backup in the directory `scratch`, which is created for that and cannot be served. Blocks on disk.
     pub(crate) fn of_backup(
         from: &Backups,
         scratch: &Path,
@@ -48,7 +48,7 @@ impl Dump {
         let failed = |failure: OpenFailure| failure.of(scratch);
         let plan =
             backup::plan(from, &Wanted::default()).map_err(|cause| OpenError::Backup { cause })?;
-        // It is never ended.
+        // The mark stays.
         let _mark = Restoring::begin(scratch).map_err(|error| failed(error.into()))?;
         let (files, _) = Files::open_any(scratch, options.ballast_bytes)?;
         backup::restore(from, &plan, (&files, As::Copy), options).map_err(failed)?;
@@ -56,7 +56,7 @@ impl Dump {
         Self::open_any(scratch, options)
     }
 
-    /// As it is, whatever it says of itself: everything has to be in sled.
+    /// Opens a directory whatever its state. Everything must be in sled.
     pub(super) fn open_any(path: &Path, options: &DatabaseOptions) -> Result<Self, OpenError> {
         let (files, _) = Files::open_any(path, options.ballast_bytes)?;
         let opened = tree::open(&files, options, 0).and_then(|trees| {
@@ -69,17 +69,17 @@ impl Dump {
         opened.map_err(|failure| failure.of(path))
     }
 
-    /// Whose directory it is.
+    /// The id of the directory's server.
     pub(crate) const fn remote_id(&self) -> RemoteId {
         self.facts.remote_id
     }
 
-    /// What new stores begin behind.
+    /// New stores begin after this sequence.
     pub(crate) const fn floor(&self) -> Sequence {
         self.facts.floor
     }
 
-    /// Notes in it where all of it has gone: no server opens it again.
+    /// Records in the directory where its content was moved to. No server opens it any more.
     pub(crate) fn note_moved(&self, to: &str) -> std::io::Result<()> {
         self.files.note_moved(to)
     }
@@ -116,7 +116,7 @@ impl Dump {
         record.ok_or_else(|| StorageError::corrupt(format!("there is no store {store}")))
     }
 
-    /// The entries of `store` from `from` on up to its head, in pieces, until their records have `bytes_max` bytes; one piece at least.
+    /// The entries of `store` from `from` up to its head, in pieces, until their records have `bytes_max` bytes. At least one piece.
     pub(crate) fn pieces(
         &self,
         StoreState { name, head, trimmed }: &StoreState,
@@ -140,7 +140,7 @@ impl Dump {
         Ok(pieces)
     }
 
-    /// Which of the entries that are shown behind `from` and up to `to` were erased, at most `count_max` of them.
+    /// The erased ones among the entries after `from` and up to `to`, at most `count_max` of them.
     pub(crate) fn erased(
         &self,
         store: &StoreId,
@@ -177,7 +177,7 @@ impl Dump {
     }
 }
 
-/// With ids alone in the place of what is trimmed.
+/// Replaces trimmed entries with their ids.
 fn without_trimmed(segment: Segment, trimmed: Sequence) -> Segment {
     if segment.is_gap() || segment.first() > trimmed {
         return segment;

@@ -1,7 +1,7 @@
-//! Erases entries of a store: what has to be so before it, the ledger, and the record in the commit log.
+//! Erases entries of a store: the checks before it, the ledger, and the record in the commit log.
 //!
-//! Keeps: what is not there, or is something else than was said, is refused as a whole; what the commit log says is erased, the ledger has. Leaves out: when the tree is rid of the
-//! bytes (`checkpoint`).
+//! Keeps: if an entry is missing or is not the one that was named, the whole request is refused; everything that is erased in the commit log
+//! is in the ledger. Leaves out: when the bytes are removed from the tree (`checkpoint`).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::model::{EntryId, Sequence, StoreId};
 use crate::storage::ledger::Erased;
 use crate::storage::{AppendError, ERASE_MAX};
 
-/// Whether these entries are there, and may be erased at once. Blocks on disk reads.
+/// Checks that these entries exist, and that they may be erased at once. Blocks on disk reads.
 pub(super) fn check(
     shared: &Shared,
     writes: &Writes,
@@ -37,7 +37,7 @@ pub(super) fn check(
     }
 }
 
-/// Writes to the ledger that these entries, which are there, are erased, and queues that. Blocks on the disk.
+/// Records in the ledger that these existing entries are erased, and queues the erasure. Blocks on the disk.
 pub(super) fn erase(
     shared: &Shared,
     writes: &Arc<Writes>,
@@ -59,10 +59,10 @@ pub(super) fn erase(
     Ok(())
 }
 
-/// Writes to the ledger what is about to be erased.
+/// Records in the ledger what is about to be erased.
 pub(super) fn note(shared: &Shared, store: &StoreId, what: &Erased) -> Result<(), AppendError> {
     let Some(erasures) = &mut *shared.erasures.lock() else { return Ok(()) };
-    // It may be there: then the next start makes it so.
+    // The record may be there. If so, the next start applies it.
     let failed = |error| AppendError::Indefinite(format!("the erasure ledger: {error}").into());
     erasures.note(store, what).map_err(failed)
 }

@@ -1,7 +1,7 @@
-//! Makes erasures again that the ledger has and the database does not: it was restored from before them, or has lost them.
+//! Repeats erasures that are in the ledger and not in the database, because it was restored from an earlier backup or has lost them.
 //!
-//! Keeps: before anybody reads, what the ledger says is erased has no content here, and its ids are known: what is sent again is not
-//! stored. Leaves out: what the ledger is (`ledger`), and what others have of the entries, who are told of them later.
+//! Keeps: before anybody reads, everything that is erased according to the ledger has no content here. Its ids are known, so an entry
+//! that is sent again is not stored. Leaves out: the ledger itself (`ledger`), and telling others that may have the entries, which comes later.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -29,24 +29,24 @@ use crate::storage::ledger::{self, Chain, Erased, Erasure, Ledger, Mark, Reader}
 use crate::storage::slot::{self, BLOCK_BYTES, u64_at};
 use crate::storage::{AppendError, MadeAgain, StorageError, StoreLog};
 
-/// How many keys are taken from a store that was erased at once.
+/// How many keys of an erased store are removed at once.
 const KEYS_AT_ONCE: usize = 1_000;
-/// Who is said to have written an entry of which the id alone is known.
+/// The origin of an entry of which only the id is known.
 const NOBODY: Origin = Origin::Server { run_handlers: false };
 
-/// The ledger of a data directory, and how far the database has come with it.
+/// The ledger of a data directory, and how much of it the database has applied.
 pub(super) struct Erasures {
     ledger: Ledger,
     paths: Vec<PathBuf>,
-    /// Of the directory.
+    /// The generation of the directory.
     generation: Generation,
     applied: Applied,
-    /// Up to here others may have to be told.
+    /// Others may have to be told of erasures up to this number.
     tell_to: u64,
 }
 
-/// In the file `erased.applied`: crc32 (4), generation of the directory (16), number of the last record of the ledger that was looked at (8),
-/// its chain (16), and the number of the last one that others have heard of (8); a block of 512 bytes.
+/// The content of the file `erased.applied`, a block of 512 bytes: crc32 (4), generation of the directory (16), number of the last
+/// record of the ledger that was checked (8), its chain (16), and the number of the last record that others were told of (8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Applied {
     mark: Mark,
@@ -54,19 +54,19 @@ struct Applied {
 }
 
 impl Erasures {
-    /// Notes that these entries are about to be erased. On disk when this returns.
+    /// Notes that these entries are about to be erased. The note is on disk when this returns.
     pub(super) fn note(&mut self, store: &StoreId, what: &Erased) -> io::Result<()> {
         self.ledger.add(store, what, now_ms()).map(drop)
     }
 
-    /// A copy of the ledger, and how many bytes of it are whole.
+    /// A copy of the ledger, and the number of its intact bytes.
     pub(super) fn file(&self) -> Option<(PathBuf, u64)> {
         let path = self.paths.first().filter(|_| self.ledger.bytes() > 0)?;
         Some((path.clone(), self.ledger.bytes()))
     }
 }
 
-/// Makes again what the ledger of an open database has and the database does not.
+/// Repeats the erasures that are in the ledger of an open database but not in the database.
 pub(super) fn apply(database: &Database) -> Result<(), OpenFailure> {
     let shared = database.shared();
     let archive = shared.options.archive.enabled.then(|| {
@@ -102,7 +102,7 @@ pub(super) fn apply(database: &Database) -> Result<(), OpenFailure> {
     let mut again = Again { database, storage, log: None, made: None };
     let mut reader = behind(&paths, applied.mark)?;
     let from = reader.mark().number;
-    // There is no ledger yet that it would be added to again.
+    // There is no ledger yet, so this does not add to it again.
     while let Some(erasure) = reader.next()? {
         again.make(&erasure)?;
     }
@@ -115,7 +115,7 @@ pub(super) fn apply(database: &Database) -> Result<(), OpenFailure> {
     Ok(())
 }
 
-/// Reads what comes behind `mark`, or all of it if it is another ledger.
+/// Reads what follows `mark`, or everything if it is another ledger.
 fn behind(paths: &[PathBuf], mark: Mark) -> io::Result<Reader> {
     let mut reader = Reader::open(paths)?;
     while reader.mark().number < mark.number && reader.next()?.is_some() {}
@@ -126,7 +126,7 @@ fn path_of(files: &Files) -> PathBuf {
     files.directory().join("erased.applied")
 }
 
-/// None of it if that was another directory, or cannot be read: then all is looked at again, which changes nothing that is right.
+/// Zero if the file is of another directory or cannot be read. Everything is then checked again, which changes nothing that is correct.
 fn read_applied(files: &Files, generation: Generation) -> io::Result<Applied> {
     let mut block = [0; BLOCK_BYTES];
     match std::fs::read(path_of(files)) {
@@ -154,7 +154,7 @@ fn write_applied(files: &Files, generation: Generation, applied: Applied) -> io:
     files.write_whole(&path_of(files), &block)
 }
 
-/// The next erasure of which others may not have heard, since it was made again.
+/// The next repeated erasure that others may not have been told of.
 pub(super) fn made_again(shared: &Shared) -> Result<Option<MadeAgain>, StorageError> {
     let (paths, told, tell_to) = match &*shared.erasures.lock() {
         Some(it) if it.applied.told < it.tell_to => (it.paths.clone(), it.applied.told, it.tell_to),
@@ -174,7 +174,7 @@ pub(super) fn made_again(shared: &Shared) -> Result<Option<MadeAgain>, StorageEr
     Ok(None)
 }
 
-/// Others have heard of all erasures up to the one with this number.
+/// Records that others were told of all erasures up to the one with this number.
 pub(super) fn told_again(shared: &Shared, number: u64) -> Result<(), StorageError> {
     let mut erasures = shared.erasures.lock();
     let Some(erasures) = &mut *erasures else { return Ok(()) };
@@ -183,13 +183,13 @@ pub(super) fn told_again(shared: &Shared, number: u64) -> Result<(), StorageErro
     written.map_err(StorageError::unavailable)
 }
 
-/// Makes erasures again.
+/// Repeats erasures.
 struct Again<'a> {
     database: &'a Database,
     storage: SledStorage,
-    /// The store that was opened last.
+    /// The last store that was opened.
     log: Option<(StoreId, SledLog)>,
-    /// The number of the first one that was not there.
+    /// The number of the first erasure that was missing.
     made: Option<u64>,
 }
 
@@ -212,7 +212,7 @@ impl Again<'_> {
     }
 }
 
-/// Erases those of a store that have content, and makes the others known. True if any had content.
+/// Erases those entries of a store that have content, and records the ids of the others. Returns true if any had content.
 fn entries(log: &SledLog, ids: &[EntryId]) -> Result<bool, OpenFailure> {
     let known = log.lookup(ids)?;
     let found: Vec<_> = ids.iter().zip(&known).filter_map(|(id, at)| Some(((*at)?, *id))).collect();
@@ -236,7 +236,7 @@ fn entries(log: &SledLog, ids: &[EntryId]) -> Result<bool, OpenFailure> {
     Ok(found.iter().any(|(at, _)| *at > log.trimmed()))
 }
 
-/// Takes from a store, if it is the one that was erased, what it had up to `last`, and its keys.
+/// Removes the entries of a store up to `last`, and its keys, if it is the store that was erased.
 fn whole(
     database: &Database,
     store: &StoreId,
@@ -281,7 +281,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for what another thread does, whatever runtime this thread may be of.
+/// Waits for the result of another thread, in whatever runtime this thread may be.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);

@@ -1,7 +1,7 @@
-//! Makes a data directory of what another storage has.
+//! Makes a data directory from the content of another storage.
 //!
-//! Keeps: nobody can serve the directory before [`Filling::end`]; what an attempt left that did not come to its end is removed by the next
-//! one. Leaves out: where it comes from (`migrate`).
+//! Keeps: nobody can serve the directory before [`Filling::end`]; the next attempt removes what an unfinished one left. Leaves out: where
+//! the content comes from (`migrate`).
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::storage::commit_log::Position;
 use crate::storage::migrate::Piece;
 use crate::storage::witness::FrameSalt;
 
-/// So much is shown at once, in bytes.
+/// How much is shown at once, in bytes.
 const FRAME_BYTES: usize = 1 << 20;
 
 /// A directory that is being made.
@@ -30,19 +30,19 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
-    /// Begins to make the data directory `path`, which is missing, empty, or what an earlier attempt left.
+    /// Starts to make the data directory `path`, which is missing, empty, or left by an earlier attempt.
     pub(crate) fn begin(path: &Path) -> Result<Self, OpenError> {
         let restoring = Restoring::begin(path);
         let restoring = restoring.map_err(|error| OpenError::unavailable(path, &error))?;
         Ok(Self { path: path.to_owned(), restoring })
     }
 
-    /// Whether an earlier attempt left the data directory `path` as it is.
+    /// Whether an unfinished attempt left the data directory `path`.
     pub(crate) fn is_begun(path: &Path) -> bool {
         path.join(MARK).is_file()
     }
 
-    /// Fills it with what `fill` gives; the directory of the server `remote_id`. Blocks on disk.
+    /// Fills the directory of the server `remote_id` with what `fill` passes. Blocks on disk.
     pub(crate) fn fill(
         &self,
         options: &DatabaseOptions,
@@ -60,7 +60,7 @@ impl Filling {
                 failed: None,
             };
             let filled = fill(&mut filler);
-            // It is why the other one is.
+            // This is the cause of the other failure.
             if let Some(failure) = filler.failed.take() {
                 return Err(failure);
             }
@@ -71,30 +71,30 @@ impl Filling {
         filled.map(drop).map_err(|failure| failure.of(&self.path))
     }
 
-    /// What is in it, once it was filled.
+    /// Reads the content after it was filled.
     pub(crate) fn read(&self, options: &DatabaseOptions) -> Result<Dump, OpenError> {
         Dump::open_any(&self.path, options)
     }
 
-    /// It is whole: it may be served.
+    /// Marks the directory as complete. It may be served.
     pub(crate) fn end(self) -> Result<(), OpenError> {
         let Self { path, restoring } = self;
         restoring.end().map_err(|error| OpenError::unavailable(&path, &error))
     }
 }
 
-/// Takes in what the directory is to have: a store, its pieces in order, how far it is trimmed; the next store; then tables.
+/// Receives the content of the directory: a store, its pieces in order, and how far it is trimmed; then the next store; then the tables.
 pub(crate) struct Filler<'a, 'b> {
     show: &'a mut Show<'b>,
     writer: RecordWriter,
     frame: Vec<u8>,
-    /// The number of the next store.
+    /// The ordinal of the next store.
     next: Ordinal,
     failed: Option<OpenFailure>,
 }
 
 impl Filler<'_, '_> {
-    /// What follows is of `store`.
+    /// Begins `store`. What follows belongs to it.
     pub(crate) fn store(&mut self, store: &StoreId) -> Result<(), StorageError> {
         let ordinal = self.next;
         let full = || StorageError::unavailable("there are more stores than a directory can have");
@@ -104,14 +104,14 @@ impl Filler<'_, '_> {
 
     pub(crate) fn piece(&mut self, Piece { segment, time_ms }: &Piece) -> Result<(), StorageError> {
         let ordinal = self.next.saturating_sub(1);
-        // In one frame: the time is said of what follows in it.
+        // Both are in one frame: the time applies to what follows in that frame.
         self.write(|writer, frame| {
             writer.time(*time_ms, &mut *frame);
             writer.entries(ordinal, segment, frame);
         })
     }
 
-    /// The store is trimmed up to `last`.
+    /// Records that the store is trimmed up to `last`.
     pub(crate) fn trim(&mut self, last: Sequence) -> Result<(), StorageError> {
         let ordinal = self.next.saturating_sub(1);
         self.write(|writer, frame| writer.trim(ordinal, last, frame))

@@ -36,23 +36,23 @@ pub struct DatabaseOptions {
     /// The length of a file of the commit log, in bytes. The default is 64 MiB. The first files of a directory are
     /// smaller.
     pub log_file_bytes: u64,
-    /// How exactly it is kept when the entries of a store were committed: what was committed within so long may count as committed at the end
-    /// of it; ten minutes by default.
+    /// How exactly commit times of entries are kept. Entries committed within this time may count as committed at the end of it. The
+    /// default is ten minutes.
     pub times_apart: Duration,
-    /// What becomes of finished files of the commit log.
+    /// What happens to finished files of the commit log.
     pub archive: ArchiveOptions,
-    /// When files are made rid of what was erased.
+    /// When erased content is removed from files.
     pub scrub: ScrubOptions,
 }
 
-/// When files are made rid of the content of entries that were erased: the commit log, free space of the database, the archive.
+/// When the content of erased entries is removed from files: the commit log, free space of the database, the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubOptions {
-    /// So long after an erasure that begins, for all of that time together; 15 minutes by default. How long it takes depends on how much there is to
-    /// read: some 50 MiB of entries in a second.
+    /// The removal begins this long after an erasure, and covers everything erased in that time. The default is 15 minutes. How long it
+    /// takes depends on the amount of data: about 50 MiB of entries per second.
     pub after: Duration,
-    /// So long after an erasure what was kept aside before is removed: damaged databases, what was there before `heal`, a directory of an earlier
-    /// format; seven days by default.
+    /// Data that was kept aside before an erasure is removed this long after it: damaged databases, the content before `heal`, a directory of
+    /// an earlier format. The default is seven days.
     pub kept_aside: Duration,
 }
 
@@ -63,8 +63,8 @@ impl Default for ScrubOptions {
     }
 }
 
-/// What becomes of finished files of the commit log. By default all of them are kept, compressed, in `archive` in the data
-/// directory: with them a damaged database is built again.
+/// What happens to finished files of the commit log. By default, all of them are kept, compressed, in `archive` in the data directory.
+/// A damaged database can be rebuilt from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveOptions {
     /// Whether finished files are kept.
@@ -128,7 +128,7 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
-    /// It is to be made of a backup, and there is none, or a damaged one. Nothing was made.
+    /// It should be made from a backup, and there is none, or it is damaged. Nothing was made.
     #[error("nothing was restored: {cause}")]
     Backup {
         /// What is wrong with it.
@@ -142,14 +142,14 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
-    /// Everything in it was moved elsewhere, and has gone on there.
+    /// Everything in it was moved elsewhere, where the server continues.
     #[error(
         "the data directory {path:?} was moved to {to}, and is an older state of it: `eventlog-server migrate` moves that back"
     )]
     Moved {
         /// The data directory.
         path: PathBuf,
-        /// Where to.
+        /// Where it was moved to.
         to: String,
     },
     /// Another version of the server wrote it.

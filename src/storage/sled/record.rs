@@ -126,7 +126,7 @@ impl RecordWriter {
         self.finish(ERASE, &[], out);
     }
 
-    /// Gives the parts of the record of these digests to `out`.
+    /// Passes the parts of the record of these digests to `out`.
     pub(super) fn digests(
         &mut self,
         ordinal: Ordinal,
@@ -139,7 +139,7 @@ impl RecordWriter {
         self.finish(DIGESTS, &[], out);
     }
 
-    /// Gives the parts of a time's record to `out`.
+    /// Passes the parts of a time's record to `out`.
     pub(super) fn time(&mut self, time_ms: u64, out: impl FnMut(&[u8])) {
         self.content.clear();
         write_uvarint(&mut self.content, time_ms);
@@ -276,7 +276,7 @@ fn read_entries_head(content: &mut &[u8]) -> Option<(Ordinal, Sequence, u32)> {
     let ordinal = read_ordinal(content)?;
     let first = Sequence::new(read_uvarint(content)?).ok().filter(|one| *one > Sequence::ZERO)?;
     let count = u32::try_from(read_uvarint(content)?).ok()?;
-    // Its end has to be a sequence as well.
+    // Its end must be a sequence as well.
     Sequence::new(first.get().checked_add(u64::from(count))?).ok()?;
     Some((ordinal, first, count))
 }

@@ -53,23 +53,23 @@ pub(super) struct Renewal {
     options: DatabaseOptions,
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
-    /// What new stores began behind.
+    /// New stores begin after this sequence.
     floor: Sequence,
-    /// How far above each store goes on.
+    /// How far above its last sequence each store continues.
     jump: u64,
     remote_id: RemoteId,
 }
 
-/// Whose directory is made of what is shown.
+/// The directory whose content is replaced.
 pub(super) struct Identity {
     pub(super) remote_id: RemoteId,
-    /// What new stores begin behind, but for the jumps.
+    /// New stores begin after this sequence, not counting the jumps.
     pub(super) floor: Sequence,
-    /// How often 1,000,000,000 above its last sequence each store goes on.
+    /// How many times 1,000,000,000 above its last sequence each store continues.
     pub(super) jumps: u64,
 }
 
-/// Goes on with what is left: sled if it is whole, otherwise what archive and log have, and what the log has behind that.
+/// Continues with what is left: sled if it is intact, otherwise the content of the archive and the log; and what the log has after that.
 pub(super) fn accept_loss(
     files: &Files,
     options: &DatabaseOptions,
@@ -104,7 +104,7 @@ pub(super) fn accept_loss(
     Ok(Renewed { lost, kept: finish(files)? })
 }
 
-/// Like [`accept_loss`], but changes nothing unless all of the directory is there.
+/// Like [`accept_loss`], but changes nothing unless the directory is complete.
 pub(super) fn heal(files: &Files, options: &DatabaseOptions) -> Result<Renewed, OpenFailure> {
     prepare_heal(files, options)?;
     Ok(Renewed { lost: Vec::new(), kept: finish(files)? })
@@ -131,7 +131,7 @@ pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(
     renewal.complete(files, last, "before-heal").map(drop)
 }
 
-/// Makes the database of `files`, which have none, of what `fill` shows, which gives the last frame. Gives the generation of what was made.
+/// Creates the database of `files`, which have none, from the frames that `fill` shows. `fill` returns the last frame. Returns the new generation.
 pub(super) fn fill(
     files: &Files,
     options: &DatabaseOptions,
@@ -150,10 +150,10 @@ pub(super) fn fill(
     Ok(generation)
 }
 
-/// Takes in a frame.
+/// Receives a frame.
 pub(super) type Show<'a> = dyn FnMut(FoundFrame<'_>) -> Result<(), OpenFailure> + 'a;
 
-/// Where a new one is made. What a crash left there of an earlier attempt is gone.
+/// Prepares the place of the new database. Removes what a crash left there of an earlier attempt.
 fn begin(files: &Files) -> io::Result<Files> {
     let folder = files.directory().join(FOLDER);
     remove_folder(&folder)?;
@@ -162,7 +162,7 @@ fn begin(files: &Files) -> io::Result<Files> {
 }
 
 impl Renewal {
-    /// Of a database in `new`. It has everything up to the frame `from`, and its new stores begin behind `floor`.
+    /// Replaces the database in `new`. It has everything up to the frame `from`, and its new stores begin after `floor`.
     fn new(
         new: Files,
         options: &DatabaseOptions,
@@ -176,8 +176,8 @@ impl Renewal {
         Ok(Self { new, options, shared, checkpointer, floor, jump: JUMP, remote_id })
     }
 
-    /// Everything up to the frame `last` was shown. On disk when this returns; [`finish`] puts it in the place of what `files` have,
-    /// which is kept under names that say `why`. Gives its generation.
+    /// Completes the database when everything up to the frame `last` was shown. It is on disk when this returns. [`finish`] puts it in
+    /// the place of the content of `files`, which is kept under names that contain `why`. Returns the new generation.
     fn complete(
         mut self,
         files: &Files,
@@ -213,9 +213,9 @@ fn watch_new(new: &Files, trees: &Trees) -> Result<(), OpenFailure> {
     Watch::open(new.directory(), trees, &facts, Position(0)).map(drop)
 }
 
-/// Has each store go on far above its last sequence.
+/// Makes each store continue far above its last sequence.
 fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Result<(), OpenFailure> {
-    // Then the tree has a record of each.
+    // After this, the tree has a record of each store.
     checkpointer.write_all()?;
     if by == 0 {
         return Ok(());
@@ -230,7 +230,7 @@ fn jump(shared: &Arc<Shared>, checkpointer: &mut Checkpointer, by: u64) -> Resul
             let why = format!("store {name:?} is at {last}, and no sequences are left above");
             return Err(OpenFailure::Refused(why));
         }
-        // A gap has nothing to hash.
+        // A gap contains nothing to hash.
         let hashing = Hashing::Salted(FrameSalt::default());
         shared.ends.push(&end, Segment::gaps(first, to), (hashing, now_ms()));
         if shared.budget.is_full() {

@@ -47,17 +47,17 @@ pub(super) struct Shared {
     /// The last frame that is on disk, perhaps a moment before it is settled.
     synced: AtomicU64,
     damage_noted: AtomicBool,
-    /// What was damaged could be made again in place.
+    /// Whether damaged ids can be rebuilt in place.
     ids_damaged: AtomicBool,
     pub(super) health: Health,
     /// How long it took to write frames of the commit log to disk.
     pub(super) syncs: Histogram,
-    /// Whether files are to be made rid of what was erased.
+    /// Whether erased content must be removed from files.
     pub(super) scrub: Arc<Scrub>,
     pub(super) compacting: Mutex<Compacting>,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
-    /// None until what they say was made again.
+    /// None until the erasures in the ledger were repeated.
     pub(super) erasures: Mutex<Option<Erasures>>,
 }
 
@@ -134,7 +134,7 @@ impl Shared {
         read
     }
 
-    /// The index of the ids of `store` is damaged. It is built again.
+    /// Records that the index of the ids of `store` is damaged, so that it is rebuilt.
     pub(super) fn ids_are_damaged(&self, store: &StoreId, finding: &str) {
         log::error!("the index of ids of store {store:?} is rebuilt from its entries: {finding}");
         self.ids_damaged.store(true, Ordering::Relaxed);
@@ -239,14 +239,14 @@ impl Shared {
             && self.health.sweeping.load(Ordering::Acquire) == 0
     }
 
-    /// Where something may be kept aside.
+    /// The folders in which something may be kept aside.
     pub(super) fn kept_folders(&self) -> Vec<PathBuf> {
         let archive = self.options.archive.dir.as_deref().and_then(Path::parent);
         let directory = self.files.directory();
         [Some(directory), archive].into_iter().flatten().map(Path::to_owned).collect()
     }
 
-    /// What there is of a store without entries.
+    /// The size of a store without entries.
     pub(super) fn new_store(&self) -> StoreSize {
         StoreSize { head: self.floor, ..StoreSize::default() }
     }
@@ -262,12 +262,12 @@ impl Shared {
         self.settled.store(position.0, Ordering::Release);
     }
 
-    /// The last frame that is on disk: nobody was answered before what they wrote is in it, or in one before it.
+    /// The last frame that is on disk. A write is answered only when its frame, or a later one, is included here.
     pub(super) fn synced(&self) -> Position {
         Position(self.synced.load(Ordering::Acquire))
     }
 
-    /// The frames up to `position` are on disk. This comes before anybody is answered, so that a backup has what was answered.
+    /// Records that the frames up to `position` are on disk. This happens before writes are answered, so that a backup contains them.
     pub(super) fn set_synced(&self, position: Position) {
         self.synced.store(position.0, Ordering::Release);
     }

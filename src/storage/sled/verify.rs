@@ -39,9 +39,9 @@ pub struct Verification {
     pub frames: u64,
     /// Stores that were read.
     pub stores: u64,
-    /// Entries of theirs.
+    /// Their entries.
     pub entries: u64,
-    /// Entries that only the commit log and the archive have yet: the next start, or the next checkpoint, brings them to the database.
+    /// Entries that are only in the commit log and the archive. The next start or checkpoint writes them to the database.
     pub logged: u64,
 }
 
@@ -142,11 +142,11 @@ fn read_heads(heads: &Heads) -> io::Result<HeadRecords> {
 struct Verifier<'a> {
     files: &'a Files,
     found: Verification,
-    /// Where stores end, and with which hash, by what is to be compared.
+    /// Where stores end, and with which hash, according to what is compared.
     expected: HashMap<Ordinal, Expected>,
-    /// Where each store is in the frames that were read, and its hash there; `None` from where that is not known.
+    /// The position of each store in the frames that were read, and its hash there. `None` once that is not known.
     chains: HashMap<Ordinal, Option<(Sequence, StoreHash)>>,
-    /// Up to where the entries of each store were found, in sled or in frames behind that; nothing where sled was not read.
+    /// The position up to which the entries of each store were found, in sled or in later frames. `None` if sled was not read.
     counted: Option<HashMap<Ordinal, Sequence>>,
 }
 
@@ -272,7 +272,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Goes on with the hashes of the stores in a frame.
+    /// Continues the hashes of the stores in a frame.
     fn frame(&mut self, body: &[u8]) -> Result<(), OpenFailure> {
         self.found.frames += 1;
         let (mut salt, mut known, mut digested) = (FrameSalt::default(), None, None);
@@ -286,13 +286,13 @@ impl<'a> Verifier<'a> {
                     self.count(ordinal, &segment);
                     let chain =
                         self.chains.entry(ordinal).or_insert_with(|| Some(Default::default()));
-                    // What the base has, frames behind it may have once more.
+                    // Frames after the base may repeat what it has.
                     let Some((last, hash)) = chain.filter(|(last, _)| segment.last() > *last)
                     else {
                         continue;
                     };
                     *chain = None;
-                    // If there is a gap it is not known from here on.
+                    // If there is a gap, the hash is unknown from here on.
                     if segment.first() == last.next() {
                         let salt = salt.append(ordinal, segment.first());
                         let hash = match known.take_if(|(of, _)| *of == ordinal) {
@@ -389,7 +389,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Reads the entries of a store, and the index of their ids. Gives what is wrong with that.
+    /// Reads the entries of a store and the index of their ids. Returns what is wrong with them.
     fn store(
         &mut self,
         trees: &Trees,

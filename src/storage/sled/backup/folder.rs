@@ -20,9 +20,9 @@ use crate::storage::sled::commit::now_ms;
 use crate::storage::sled::files::sync_folder;
 use crate::storage::{Snapshot, SnapshotFile};
 
-/// What is copied at once, in bytes.
+/// How much is copied at once, in bytes.
 const COPY_BYTES: usize = 1 << 20;
-/// In the folder of a generation: a line for each directory that was made of it, with its generation.
+/// In the folder of a generation: a line for each directory that was made from it, with the generation of that directory.
 const SUCCESSORS: &str = "successors";
 
 /// A backup cannot be made, or is none.
@@ -48,21 +48,21 @@ pub enum BackupError {
     /// There is no backup.
     #[error("{} holds no backup", path.display())]
     None {
-        /// Where it was looked for.
+        /// The folder that was searched.
         path: PathBuf,
     },
-    /// There are several servers' backups, or none of the generation that was asked for.
+    /// There are backups of several servers, or none of the requested generation.
     #[error("the backups are of {} generations; which one is to be restored?", .0.len())]
     Which(Vec<Held>),
-    /// There is none that reaches so far back.
+    /// No backup reaches back that far.
     #[error("no backup of generation {} reaches so far back", held.generation)]
     TooEarly {
-        /// What there is of the generation.
+        /// The backups of the generation.
         held: Box<Held>,
-        /// The generation that has what was there at that time.
+        /// The generation with backups of that time.
         other: Option<String>,
     },
-    /// There is none that reaches so far.
+    /// No backup reaches that far.
     #[error("the newest backup ends with change {}, and was made at {} ms", .0.last.position, .0.made_millis)]
     TooLate(Box<Held>),
 }
@@ -216,7 +216,7 @@ impl Backups {
         })
     }
 
-    /// Notes that the directory which was made of a backup has this generation from now on: its backups go on with those of this one.
+    /// Records that the directory made from a backup has this generation from now on. Its backups continue those of this generation.
     pub(super) fn note_successor(&self, manifest: &Manifest, generation: &[u8; 16]) {
         let path = self.folder_of(manifest).join(SUCCESSORS);
         let noted = (|| {
@@ -232,7 +232,7 @@ impl Backups {
         }
     }
 
-    /// The generations of the directories that were made of the backups of this one.
+    /// The generations of the directories that were made from the backups of this generation.
     pub(super) fn successors(&self, generation: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.join(generation).join(SUCCESSORS));
         text.unwrap_or_default().lines().map(ToOwned::to_owned).collect()
@@ -264,8 +264,8 @@ impl Backups {
         &self.folder
     }
 
-    /// The newest erasure ledger of each data directory, that of the one of `manifest` first: what was erased in one stays erased in any
-    /// that is made of a copy of it.
+    /// The newest erasure ledger of each data directory, beginning with the directory of `manifest`. What was erased in one stays erased in
+    /// every directory that is made from a copy of it.
     pub(super) fn ledgers(&self, manifest: &Manifest) -> Result<Vec<PathBuf>, BackupError> {
         let failed = |cause| BackupError::io(&self.folder, cause);
         let mut folders = vec![self.folder_of(manifest)];

@@ -1,7 +1,7 @@
-//! What a folder with backups has: of which generations, from when to when, and which of them go on with others.
+//! The content of a folder with backups: its generations, the times that they cover, and which of them continue others.
 //!
-//! Keeps: a server that was restored from backups goes on with them, whichever folder it backs up to; of servers that have nothing to do
-//! with each other, none is taken for the newest of the other.
+//! Keeps: a restored server continues its earlier backups, in whatever folder; backups of unrelated servers are never mistaken for
+//! each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,39 +25,39 @@ pub struct Moment {
 pub struct Held {
     /// The generation, in hexadecimal digits.
     pub generation: String,
-    /// The one that it goes on with: its directory was restored from that.
+    /// The generation that it continues: its directory was restored from a backup of that one.
     pub before: Option<String>,
-    /// How many backups there are.
+    /// The number of backups.
     pub backups: usize,
-    /// The earliest moment that can be restored; `None` if its oldest file cannot be read.
+    /// The earliest moment that can be restored. `None` if its oldest file cannot be read.
     pub first: Option<Moment>,
     /// The last change of the newest backup.
     pub last: Moment,
-    /// When that was made: milliseconds since 1970.
+    /// When the newest backup was made: milliseconds since 1970.
     pub made_millis: u64,
 }
 
 impl Held {
-    /// Whether its backups have what was there then.
+    /// Whether its backups contain the state of that time.
     fn has(&self, millis: u64) -> bool {
         self.first.is_some_and(|first| first.time_millis <= millis) && millis <= self.made_millis
     }
 }
 
 impl Backups {
-    /// What there is of each generation; the one with the newest backup comes last.
+    /// The backups of each generation. The generation with the newest backup comes last.
     pub fn held(&self) -> Result<Vec<Held>, BackupError> {
         Ok(held(self, &self.all()?))
     }
 
-    /// Whether there are backups of servers that the one with this backup does not go on with.
+    /// Whether there are backups of servers that the server of this backup does not continue.
     pub fn has_others(&self, newest: &Manifest) -> Result<bool, BackupError> {
         let all = self.held()?;
         Ok(!is_one_line(&all, &newest.generation))
     }
 }
 
-/// What `all` of them have, of each generation.
+/// What all of these backups contain, by generation.
 pub(super) fn held(from: &Backups, all: &[Manifest]) -> Vec<Held> {
     let mut generations: BTreeMap<&str, Vec<&Manifest>> = BTreeMap::new();
     for manifest in all {
@@ -70,7 +70,7 @@ pub(super) fn held(from: &Backups, all: &[Manifest]) -> Vec<Held> {
     }
     let mut held = Vec::new();
     for (generation, manifests) in generations {
-        // Both are there, since one made the entry.
+        // Both exist, since a manifest made the entry.
         let (Some(oldest), Some(newest)) = (manifests.first(), manifests.last()) else { continue };
         held.push(Held {
             generation: generation.to_owned(),
@@ -85,7 +85,7 @@ pub(super) fn held(from: &Backups, all: &[Manifest]) -> Vec<Held> {
     held
 }
 
-/// The generation that is meant: the one that is named, or the newest if all others are what it goes on with.
+/// The requested generation: the one that is named, or the newest one if it continues all others.
 pub(super) fn choose<'a>(
     all: &'a [Held],
     named: Option<&str>,
@@ -101,11 +101,11 @@ pub(super) fn choose<'a>(
     }
 }
 
-/// Whether all of them are what `last` goes on with.
+/// Whether `last` continues all of them.
 fn is_one_line(all: &[Held], last: &str) -> bool {
     let mut line = BTreeSet::new();
     let mut at = Some(last);
-    // A note that somebody changed may lead in a circle.
+    // An edited note may lead in a circle.
     while let Some(held) = at.and_then(|at| all.iter().find(|held| held.generation == at))
         && line.insert(&held.generation)
     {
@@ -114,7 +114,7 @@ fn is_one_line(all: &[Held], last: &str) -> bool {
     line.len() == all.len()
 }
 
-/// The newest generation, but for this one, that has what was there then.
+/// The newest generation except this one that has backups of that time.
 pub(super) fn other(all: &[Held], but: &str, until: Until) -> Option<String> {
     let Until::Millis(millis) = until else { return None };
     let found = all.iter().rev().find(|held| held.generation != but && held.has(millis));
@@ -122,7 +122,7 @@ pub(super) fn other(all: &[Held], but: &str, until: Until) -> Option<String> {
 }
 
 impl Manifest {
-    /// The earliest moment of which it has everything.
+    /// The earliest moment from which it has everything.
     pub(super) fn first(&self, from: &Backups) -> Result<Moment, BackupError> {
         let Some((_, generation, _)) = self.origin() else {
             return Err(BackupError::damaged(from.path(), "its manifest names no directory"));
@@ -144,7 +144,7 @@ impl Manifest {
             Archived::Damage(damage) => Err(First::Unreadable(damage.to_string())),
         });
         match read {
-            // It has nothing.
+            // It contains nothing.
             Ok(_) => Ok(Moment::default()),
             Err(First::Frame(first)) => Ok(first),
             Err(First::Unreadable(finding)) => Err(BackupError::damaged(&folder, &finding)),
@@ -158,7 +158,7 @@ impl Manifest {
     }
 }
 
-/// Reading ends with the first frame.
+/// Reading stops at the first frame.
 enum First {
     Frame(Moment),
     Unreadable(String),
@@ -198,11 +198,11 @@ mod tests {
         assert_eq!(chosen(&line, None), Ok(Some("c".to_owned())));
         assert_eq!(chosen(&line, Some("a")), Ok(Some("a".to_owned())));
         assert!(chosen(&line, Some("d")).is_err());
-        // Two that were made of the same one, one of which nobody knows anything, and the older one that was written to once more.
+        // Two that were made from the same one, one that nothing is known about, and the older one that was written to once more.
         assert!(chosen(&[a.clone(), b.clone(), one("c", Some("a"))], None).is_err());
         assert!(chosen(&[a.clone(), one("b", None)], None).is_err());
         assert!(chosen(&[b, a], None).is_err());
-        // A circle, and one that has nothing to do with it.
+        // A circle, and an unrelated one.
         let circle = [one("d", None), one("a", Some("b")), one("b", Some("a")), c];
         assert!(chosen(&circle, None).is_err());
     }

@@ -31,7 +31,7 @@ pub struct Manifest {
     pub time_millis: u64,
     /// When it was made: milliseconds since 1970.
     pub made_millis: u64,
-    /// In the order in which they are read.
+    /// The files, in the order in which they are read.
     pub files: Vec<ManifestFile>,
 }
 
@@ -41,14 +41,14 @@ pub struct Manifest {
 pub struct ManifestFile {
     /// The name of the file.
     pub name: String,
-    /// How many bytes it has.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Of all its bytes, in hexadecimal digits.
+    /// The SHA-256 of the whole file, in hexadecimal digits.
     pub sha256: String,
 }
 
 impl Manifest {
-    /// The manifest of what was copied of `snapshot` at this time.
+    /// The manifest of a copy of `snapshot`, made at this time.
     pub(super) fn new(snapshot: &Snapshot, made_millis: u64, files: Vec<ManifestFile>) -> Self {
         Self {
             version: VERSION,
@@ -63,12 +63,12 @@ impl Manifest {
         }
     }
 
-    /// How many bytes its files have.
+    /// The total size of its files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// The folder that it is in.
+    /// The folder of the backup.
     pub(super) fn folder(&self) -> &str {
         &self.generation
     }

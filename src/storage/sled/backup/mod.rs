@@ -7,7 +7,7 @@
 //! ```text
 //! DIR/generation/00000016.log.zst               files of the archive, as they are there; see `archive`
 //! DIR/generation/00000000000000001234.manifest  one backup: JSON in a line, and the SHA-256 of that line
-//! DIR/generation/restores                       a line for each directory that was made of them
+//! DIR/generation/restores                       a line for each directory that was made from them
 //! DIR/generation/successors                     a line for each of these, with its generation
 //! ```
 

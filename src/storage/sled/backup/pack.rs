@@ -65,7 +65,7 @@ impl<R: Read> Read for Summed<R> {
     }
 }
 
-/// Creates the folder `to` from what [`pack`] wrote. The reader of the folder has to find out whether it is complete.
+/// Creates the folder `to` from the output of [`pack`]. The reader of the folder must find out whether it is complete.
 pub fn unpack(from: impl Read, to: &Path) -> Result<(), BackupError> {
     let failed = |cause: io::Error| BackupError::io(to, cause);
     let mut has_manifest = false;

@@ -31,9 +31,9 @@ pub enum Until {
 /// What is to be restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Of this generation, in hexadecimal digits; otherwise of the newest one, if all others in the folder are what it goes on with.
+    /// The generation in hexadecimal digits. Otherwise it is the newest one, if it continues all others in the folder.
     pub generation: Option<String>,
-    /// Up to there; otherwise all there is.
+    /// The end. Otherwise everything is restored.
     pub until: Option<Until>,
 }
 
@@ -64,7 +64,7 @@ pub(in crate::storage::sled) struct Plan {
     end: End,
 }
 
-/// Looks for the newest backup in `from` that has what is wanted.
+/// Finds the newest backup in `from` that contains what is wanted.
 pub(in crate::storage::sled) fn plan(from: &Backups, wanted: &Wanted) -> Result<Plan, BackupError> {
     let all = from.all()?;
     let held = held::held(from, &all);
@@ -79,17 +79,17 @@ pub(in crate::storage::sled) fn plan(from: &Backups, wanted: &Wanted) -> Result<
     Ok(Plan { manifest: manifest.clone(), end })
 }
 
-/// What is made of a backup.
+/// What a backup is turned into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage::sled) enum As {
-    /// Another server, all of whose stores go on far above.
+    /// Another server, all of whose stores continue far above their last sequences.
     Another,
-    /// What it was: nobody may serve it.
+    /// The same server as before. Nobody may serve it.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a move to it makes one"))]
     Copy,
 }
 
-/// Makes the directory of `files`, which has nothing.
+/// Makes the directory of `files`, which is empty.
 pub(in crate::storage::sled) fn restore(
     from: &Backups,
     Plan { manifest, end }: &Plan,
@@ -127,7 +127,7 @@ pub(in crate::storage::sled) fn restore(
         }
         Ok(last)
     })?;
-    // Whatever is restored, what was erased since then stays erased.
+    // What was erased since the backup stays erased in every restored directory.
     ledger::gather(&from.ledgers(manifest)?, files.directory())?;
     if matches!(of, As::Another) {
         from.note_successor(manifest, &generation.0);
@@ -145,7 +145,7 @@ enum End {
 }
 
 impl End {
-    /// Whether a change comes behind the end.
+    /// Whether a change comes after the end.
     fn is_before(self, position: u64, time_ms: u64) -> bool {
         match self {
             Self::Whole => false,
@@ -155,7 +155,7 @@ impl End {
     }
 }
 
-/// The backup among `all` that has what is wanted; `None` if none reaches so far back.
+/// The backup among `all` that contains what is wanted. `None` if none reaches back that far.
 fn choose<'a>(
     from: &Backups,
     mut all: impl DoubleEndedIterator<Item = &'a Manifest>,
@@ -165,7 +165,7 @@ fn choose<'a>(
     let Some(until) = until else { return Ok(all.next_back().map(|newest| (newest, End::Whole))) };
     let reaches = match until {
         Until::Position(end) => held.last.position >= end,
-        // Nothing was written since, as far as anybody knows.
+        // Nothing was written since, as far as is known.
         Until::Millis(end) => held.made_millis >= end,
     };
     if !reaches {
@@ -184,7 +184,7 @@ fn choose<'a>(
     Ok(None)
 }
 
-/// The files of one backup alone, as links: its folder may have those of others.
+/// The files of one backup only, as links. Its folder may also have files of other backups.
 struct Chosen(PathBuf);
 
 impl Chosen {
@@ -205,11 +205,11 @@ pub(in crate::storage::sled) struct Restoring {
     mark: PathBuf,
 }
 
-/// In a directory that is being made.
+/// This file exists in a directory that is being made.
 pub(in crate::storage::sled) const MARK: &str = "restoring";
 
 impl Restoring {
-    /// Starts to make `target`, which is empty or has the rest of an earlier attempt.
+    /// Starts to make `target`, which is empty or was left by an earlier attempt.
     pub(in crate::storage::sled) fn begin(target: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(target)?;
         let mark = target.join(MARK);
@@ -224,7 +224,7 @@ impl Restoring {
             }
         } else {
             let mut there = std::fs::read_dir(target)?;
-            // The folder that `mkfs` creates.
+            // `mkfs` creates this folder.
             let is_empty =
                 there.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
             if !is_empty {
@@ -236,7 +236,7 @@ impl Restoring {
         Ok(Self { mark })
     }
 
-    /// The directory is complete.
+    /// Marks the directory as complete.
     pub(in crate::storage::sled) fn end(self) -> io::Result<()> {
         std::fs::remove_file(&self.mark)?;
         self.mark.parent().map_or(Ok(()), sync_folder)

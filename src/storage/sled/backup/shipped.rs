@@ -35,15 +35,15 @@ pub struct Tail {
     pub name: String,
     /// The number of the first change in it.
     pub first: u64,
-    /// The number of the last one.
+    /// The number of the last change in it.
     pub last: u64,
     /// The time of the last change: milliseconds since 1970.
     pub time_ms: u64,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// What has to be known about a data directory besides its files.
+/// What must be known about a data directory besides its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DirectoryNote {
@@ -70,7 +70,7 @@ impl DirectoryNote {
         }
     }
 
-    /// The note of the directory with these facts, whose commit log began with an empty database or not.
+    /// The note of a directory with these facts. `complete` says whether its commit log began with an empty database.
     pub(in crate::storage::sled) fn new(facts: &Facts, complete: bool) -> Self {
         Self {
             version: VERSION,
@@ -86,14 +86,14 @@ impl DirectoryNote {
         &self.generation
     }
 
-    /// The note in this line of JSON; `None` if this version does not know it.
+    /// Reads the note from this line of JSON. `None` if this version does not know it.
     pub fn decode(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok().filter(|note: &Self| note.version == VERSION)
     }
 
-    /// As a line of JSON.
+    /// The note as a line of JSON.
     pub fn encode(&self) -> String {
-        // It has only texts and numbers.
+        // It consists only of texts and numbers.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -106,7 +106,7 @@ impl DirectoryNote {
 }
 
 impl Tail {
-    /// The name of a tail with these changes in its folder.
+    /// The name of a tail whose first change has this number.
     pub fn name_of(first: u64) -> String {
         format!("{:08}.log.zst", crate::storage::archive::TAILS_FROM + first)
     }
@@ -155,7 +155,7 @@ pub(in crate::storage::sled) fn tail(
     }
 }
 
-/// Why a frame does not get into a tail.
+/// Why a frame is not written to a tail.
 enum Unread {
     Log(LogError),
     Lost(String),

@@ -11,19 +11,19 @@ use crate::storage::sled::open;
 use crate::storage::sled::shared::Shared;
 use crate::storage::{Snapshot, SnapshotFile, StorageError};
 
-/// How long it may take until the archive has everything: sled has to have it first.
+/// How long it may take until the archive has everything. Sled must have it first.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How often the archive is looked at.
+/// How often to check the archive.
 const POLL: Duration = Duration::from_millis(20);
-/// How often it is asked for again: what was asked for may have been done for a moment before.
+/// How often the request is repeated: an earlier request may have been completed just before.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// How the name of an erasure ledger begins in a backup; the number of its bytes follows. Persisted.
+/// The start of the name of an erasure ledger in a backup. The number of its bytes follows. Persisted.
 pub(super) const LEDGER: &str = "erased-";
-/// How it ends.
+/// The end of that name.
 pub(super) const LEDGER_END: &str = ".ledger";
 
-/// What a snapshot says of the directory.
+/// Facts about the directory of a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::storage::sled) struct Origin {
     pub(in crate::storage::sled) remote_id: RemoteId,
@@ -72,11 +72,11 @@ pub(in crate::storage::sled) fn archived(
     Ok(with_ledger(shared, snapshot(origin, shared.new_store().head, &listing)?))
 }
 
-/// What was erased up to now, whatever the rest has of it.
+/// Adds the current erasure ledger, which may be newer than the rest of the snapshot.
 fn with_ledger(shared: &Shared, mut snapshot: Snapshot) -> Snapshot {
     let file = shared.erasures.lock().as_ref().and_then(Erasures::file);
     if let Some((path, bytes)) = file {
-        // It only grows: so many bytes of it never change.
+        // The ledger only grows, so this many bytes of it never change.
         let name = format!("{LEDGER}{bytes:020}{LEDGER_END}");
         snapshot.files.push(SnapshotFile { name, path, bytes });
     }

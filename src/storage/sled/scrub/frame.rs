@@ -1,7 +1,7 @@
-//! Writes a frame of the log, or a part of a base, again without what is erased.
+//! Rewrites a frame of the log, or a part of a base, without what is erased.
 //!
-//! Keeps: positions, ids, and what the hash of each store comes to; a frame that loses entries has digests of all of its entries instead of the
-//! salt, so that nobody can try what an erased one may have been. Leaves out: where frames lie (`archive`).
+//! Keeps: positions, ids, and the resulting hash of each store. A frame that loses entries gets the digests of all its entries instead of
+//! the salt, so that nobody can guess the content of an erased one and check the guess. Leaves out: where frames are stored (`archive`).
 
 use super::gone::Gone;
 use crate::storage::archive::Kind;
@@ -10,7 +10,7 @@ use crate::storage::sled::record::{BadRecord, Record, RecordWriter, records};
 use crate::storage::sled::value::Malformed;
 use crate::storage::witness::{EntryDigest, FrameSalt, digests_of};
 
-/// The body without what is `gone`; `None` if it has nothing of that. Of a base `position` is the last frame that it stands for.
+/// The body without what is `gone`. `None` if it contains none of that. For a base, `position` is the last frame that it includes.
 pub(in crate::storage::sled) fn without(
     gone: &Gone,
     (kind, position): (Kind, Position),
@@ -20,7 +20,7 @@ pub(in crate::storage::sled) fn without(
     if !(found.entries || found.values) {
         return Ok(None);
     }
-    // In a base hashes are known, and salts are of no use.
+    // In a base, the hashes are known and salts are not needed.
     let is_digested = found.entries && kind == Kind::Log;
     let mut written = Vec::with_capacity(body.len());
     let (mut writer, mut salt) = (RecordWriter::default(), FrameSalt::default());
@@ -61,11 +61,11 @@ pub(in crate::storage::sled) fn without(
     Ok(Some(written))
 }
 
-/// What of it a frame has.
+/// What a frame contains of it.
 struct Found {
     /// Content of erased entries.
     entries: bool,
-    /// Values of tables.
+    /// Values in tables.
     values: bool,
 }
 

@@ -1,6 +1,6 @@
-//! What frames of a log say was erased, and what was taken out of tables that keep content of entries: dead letters and quarantine.
+//! What was erased according to the frames of a log, and what was removed from tables that keep content of entries: dead letters and quarantine.
 //!
-//! Keeps: of what is still there nothing is said to be gone. Leaves out: taking it away (`frame`).
+//! Keeps: nothing that still exists is reported as gone. Leaves out: removing it (`frame`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,24 +12,24 @@ use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::record::{BadRecord, Record, records};
 
-/// Dead letters, in the journal.
+/// The key prefix of dead letters in the journal.
 const LETTER: u8 = 6;
-/// Of an entry in quarantine: what is said of it, and a part of its content.
+/// The key prefixes of an entry in quarantine: its description, and a part of its content.
 const QUARANTINED: [u8; 2] = [1, 2];
 
 /// What is gone. Takes 16 bytes of memory for each run of erased entries, and 24 for each key.
 #[derive(Clone, Debug, Default)]
 pub(in crate::storage::sled) struct Gone {
-    /// First and last ones of runs of erased entries, ascending, once [`Gone::sort`] was called.
+    /// The first and last entries of runs of erased entries, ascending once [`Gone::sort`] was called.
     entries: HashMap<Ordinal, Vec<(Sequence, Sequence)>>,
-    /// The frame that changed a key last, by its table and hash.
+    /// The last frame that changed a key, by the hash of the table and the key.
     keys: HashMap<u128, Position>,
-    /// Up to where stores are trimmed.
+    /// The sequence up to which each store is trimmed.
     trims: HashMap<Ordinal, Sequence>,
 }
 
 impl Gone {
-    /// Takes in what a frame says. Call it in the order of frames, and [`Gone::sort`] when that is done.
+    /// Adds what a frame contains. Call it in the order of frames, and [`Gone::sort`] afterwards.
     pub(in crate::storage::sled) fn note(
         &mut self,
         position: Position,
@@ -60,13 +60,13 @@ impl Gone {
         Ok(())
     }
 
-    /// These entries of a store are erased as well.
+    /// Adds erased entries of a store.
     #[cfg(test)]
     pub(in crate::storage::sled) fn erase(&mut self, ordinal: Ordinal, at: Sequence) {
         self.entries.entry(ordinal).or_default().push((at, at));
     }
 
-    /// All was noted.
+    /// Call this when everything was noted.
     pub(in crate::storage::sled) fn sort(&mut self) {
         for runs in self.entries.values_mut() {
             runs.sort_unstable();
@@ -81,13 +81,13 @@ impl Gone {
         }
     }
 
-    /// How many entries are erased.
+    /// The number of erased entries.
     pub(in crate::storage::sled) fn entries(&self) -> u64 {
         let runs = self.entries.values().flatten();
         runs.map(|(first, last)| last.since(*first) + 1).sum()
     }
 
-    /// Which entries of `segment` are erased.
+    /// The erased entries of `segment`.
     pub(super) fn of(&self, ordinal: Ordinal, segment: &Segment) -> BTreeSet<Sequence> {
         let (from, to) = (segment.first(), segment.last());
         let Some(runs) = self.entries.get(&ordinal).filter(|_| !segment.is_gap()) else {
@@ -95,7 +95,7 @@ impl Gone {
         };
         let start = runs.partition_point(|(_, last)| *last < from);
         let here = runs[start..].iter().take_while(|(first, _)| *first <= to);
-        // No more than the segment has.
+        // Not more than the segment has.
         here.flat_map(|(first, last)| {
             let (first, last) = ((*first).max(from), (*last).min(to));
             (0..=last.since(first)).map(move |n| first.plus(n))
@@ -103,7 +103,7 @@ impl Gone {
         .collect()
     }
 
-    /// Adds the ids of erased entries that a frame has: those that were noted, and what is bare and was not trimmed.
+    /// Adds the ids of erased entries in a frame: those that were noted, and those without content that are not trimmed.
     pub(super) fn ids_in(&self, body: &[u8], ids: &mut HashSet<EntryId>) -> Result<(), BadRecord> {
         for record in records(body) {
             let Record::Entries { ordinal, segment } = record? else { continue };
@@ -118,14 +118,14 @@ impl Gone {
         Ok(())
     }
 
-    /// Whether a value that the frame at `position` gave a key has content of an entry, and was taken away by a later one.
+    /// Whether the frame at `position` set a value that has content of an entry, and a later frame removed or replaced it.
     pub(super) fn has_value(&self, position: Position, table: Keyspace, key: &[u8]) -> bool {
         has_content(table, key)
             && self.keys.get(&hash(table, key)).is_some_and(|removed| *removed > position)
     }
 }
 
-/// Whether the value of such a key is made of what an entry had.
+/// Whether the value of such a key is made from the content of an entry.
 fn has_content(table: Keyspace, key: &[u8]) -> bool {
     let kind = key.first();
     match table {

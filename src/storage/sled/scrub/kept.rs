@@ -1,34 +1,34 @@
-//! What was kept aside of a data directory, and may have content that was erased since: a database before it was built again, what was
-//! there before `heal` or `accept-loss`, a directory of an earlier format.
+//! What was kept aside of a data directory and may have content that was erased since: a database before it was rebuilt, the content
+//! before `heal` or `accept-loss`, a directory of an earlier format.
 //!
-//! Keeps: only what this server names so itself counts. Leaves out: when it goes (`worker`).
+//! Keeps: only names that this server gives count. Leaves out: when it is removed (`worker`).
 
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// What is in their names, before a number.
+/// Their names contain one of these, before a number.
 const ASIDE: [&str; 3] = [".damaged-", ".before-heal-", ".before-restore-"];
 /// A directory of an earlier format.
 const BEFORE_FORMAT: &str = "before-format-3";
 
-/// Something that was kept aside.
+/// A file or folder that was kept aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) path: PathBuf,
-    /// When it got its name, as far as the file system knows: milliseconds since 1970.
+    /// When it got its name, according to the file system: milliseconds since 1970.
     pub(super) since_millis: u64,
 }
 
-/// What was kept aside in these folders up to `millis`, which is milliseconds since 1970.
+/// What was kept aside in these folders up to `millis`, in milliseconds since 1970.
 pub(super) fn before(folders: &[PathBuf], millis: u64) -> io::Result<Vec<Kept>> {
     let mut kept = list(folders)?;
     kept.retain(|kept| kept.since_millis <= millis);
     Ok(kept)
 }
 
-/// All of it in these folders, of which some may be missing.
+/// All of it in these folders. Some of the folders may be missing.
 pub(super) fn list(folders: &[PathBuf]) -> io::Result<Vec<Kept>> {
     let mut kept = Vec::new();
     for folder in folders {
@@ -62,7 +62,7 @@ pub(super) fn remove(kept: &Kept) -> io::Result<()> {
     }
 }
 
-/// Whether something with this name was kept aside.
+/// Whether this is the name of something kept aside.
 pub(super) fn is_aside(name: &str) -> bool {
     let numbered = |aside: &str| {
         let number = name.rsplit_once(aside).map(|(_, number)| number);
@@ -71,7 +71,7 @@ pub(super) fn is_aside(name: &str) -> bool {
     name == BEFORE_FORMAT || ASIDE.into_iter().any(numbered)
 }
 
-/// Giving it another name changes that.
+/// A rename changes this time.
 fn since(metadata: &Metadata) -> u64 {
     let millis = metadata.ctime().saturating_mul(1_000) + metadata.ctime_nsec() / 1_000_000;
     u64::try_from(millis).unwrap_or(0)

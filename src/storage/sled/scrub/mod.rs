@@ -1,6 +1,6 @@
-//! Makes files rid of what is erased: the archive, the commit log, free space of sled, and what was kept aside.
+//! Removes erased content from files: the archive, the commit log, free space of sled, and what was kept aside.
 //!
-//! Keeps: whatever is interrupted is done again; what is there besides stays as it is. Leaves out: what erasing an entry means
+//! Keeps: whatever is interrupted is done again; everything else in the files stays as it is. Leaves out: what an erasure means
 //! for readers (`erase`, `ends`).
 
 mod frame;

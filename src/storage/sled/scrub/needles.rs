@@ -1,7 +1,7 @@
-//! Looks through bytes for content of erased entries: wherever an id of one stands, what follows it says whether it is a whole record.
+//! Searches bytes for content of erased entries. Wherever the id of one is found, the bytes after it show whether it is a complete record.
 //!
-//! Keeps: whatever file it is and whatever part of it is in use, a record that is not bare is found; memory is bounded by the number of ids. Leaves out: which files
-//! (`verify`).
+//! Keeps: a record with content is found in any file and in any part of it; memory is bounded by the number of ids. Leaves out: which
+//! files are searched (`verify`).
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -9,19 +9,19 @@ use std::io::{self, Read};
 use crate::model::EntryId;
 use crate::model::varint::read_uvarint;
 
-/// How much is looked through at once, in bytes.
+/// How much is searched at once, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
-/// An event that is longer is no event, in bytes.
+/// Anything longer is not an event, in bytes.
 const EVENT_BYTES_MAX: u64 = 1_024;
-/// So much of what was read is kept for what comes next: an id, and the event behind it.
+/// How much of the previous bytes is kept for the next search: an id, and the event after it.
 const OVERLAP_BYTES: usize = 2_048;
 /// Bits in the filter, a power of two.
 const FILTER_BITS: usize = 1 << 22;
 
-/// What to look for.
+/// What to search for.
 pub(super) struct Needles {
     ids: HashSet<EntryId>,
-    /// Which hashes of the last four bytes of ids there are.
+    /// The hashes of the last four bytes of the ids.
     filter: Vec<u64>,
     text: Option<Vec<u8>>,
 }
@@ -29,16 +29,16 @@ pub(super) struct Needles {
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hits {
-    /// Records of erased entries that have content.
+    /// The number of records of erased entries that have content.
     pub(super) records: u64,
-    /// How often the text is there.
+    /// The number of occurrences of the text.
     pub(super) texts: u64,
-    /// How many bytes were looked through.
+    /// The number of bytes that were searched.
     pub(super) bytes: u64,
 }
 
 impl Needles {
-    /// Looks for content of these entries, and for this text.
+    /// Searches for content of these entries, and for this text.
     pub(super) fn new(ids: HashSet<EntryId>, text: Option<&str>) -> Self {
         let mut filter = vec![0; FILTER_BITS / 64];
         for id in &ids {
@@ -54,7 +54,7 @@ impl Needles {
         self.ids
     }
 
-    /// Looks through all that `from` gives.
+    /// Searches everything that `from` contains.
     pub(super) fn look(&self, from: &mut dyn Read) -> io::Result<Hits> {
         let overlap = OVERLAP_BYTES.max(self.text.as_ref().map_or(0, Vec::len));
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + overlap);
@@ -74,7 +74,7 @@ impl Needles {
         }
     }
 
-    /// Looks at what begins before `to`.
+    /// Checks what begins before `to`.
     fn look_at(&self, bytes: &[u8], to: usize, hits: &mut Hits) {
         if !self.ids.is_empty() {
             for at in 0..to.min(bytes.len().saturating_sub(EntryId::LEN)) {
@@ -104,13 +104,13 @@ impl Needles {
     }
 }
 
-/// Of the last bytes, which are random in most ids.
+/// A hash of the last bytes, which are random in most ids.
 fn hash(id: &[u8]) -> usize {
     let last = [id[12], id[13], id[14], id[15]];
     u32::from_be_bytes(last) as usize & (FILTER_BITS - 1)
 }
 
-/// Whether an event comes here, as it does in a record behind its id, and in nothing else that has ids.
+/// Whether an event follows. That is so after the id of a record, and nowhere else where ids are stored.
 fn is_content(mut rest: &[u8]) -> bool {
     let Some(len) = read_uvarint(&mut rest).filter(|len| (1..=EVENT_BYTES_MAX).contains(len))
     else {
@@ -119,13 +119,13 @@ fn is_content(mut rest: &[u8]) -> bool {
     let there = &rest[..rest.len().min(len as usize)];
     let is_text = match std::str::from_utf8(there) {
         Ok(_) => true,
-        // It may be cut off at the end.
+        // The text may be cut off at the end.
         Err(error) => error.error_len().is_none() && error.valid_up_to() > 0,
     };
     is_text && !there.is_empty() && there.iter().all(|byte| *byte >= 0x20)
 }
 
-/// The payloads of the blocks of a log file, joined: what stands there whatever life of the file it is from.
+/// The joined payloads of the blocks of a log file, of all its lives.
 pub(super) struct Blocks<R> {
     from: R,
     block: Vec<u8>,
@@ -174,7 +174,7 @@ mod tests {
         let needles = Needles::new(ids[..2].iter().copied().collect(), Some("secret"));
         let mut bare = Vec::new();
         write_bare(&mut bare, ids[0]);
-        // As an index of ids has them.
+        // This is how an index of ids stores them.
         bare.extend_from_slice(&[ids[1].as_bytes(), &ids[0].as_bytes()[..], &[0; 8]].concat());
         bare.extend_from_slice(&record(ids[2]));
         assert_eq!(needles.look(&mut &bare[..]).expect("read").records, 0);

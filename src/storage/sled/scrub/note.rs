@@ -1,6 +1,6 @@
-//! Notes in the data directory that content of erased entries may be in its files, before it may; and when it was gone.
+//! Notes in the data directory when its files may have content of erased entries, before they do; and when it was removed.
 //!
-//! Keeps: the note is on disk before an erasure is. Leaves out: what is done for it (`worker`).
+//! Keeps: the note is on disk before an erasure is. Leaves out: the removal itself (`worker`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,25 +14,25 @@ use crate::storage::Figure;
 use crate::storage::sled::commit::now_ms;
 use crate::storage::sled::files::Files;
 
-/// What is called so in the data directory.
+/// The name of the file in the data directory.
 pub(in crate::storage::sled) const FILE: &str = "scrub";
 const VERSION: u32 = 1;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::storage::sled) struct Note {
     version: u32,
-    /// When the first erasure was begun since files were clean: milliseconds since 1970.
+    /// The start of the first erasure since the files were clean: milliseconds since 1970.
     pub(in crate::storage::sled) erased_millis: u64,
-    /// When nothing of it was in the files any more, but for what was kept aside; `None` before.
+    /// When none of it was in the files any more, except in what was kept aside. `None` before that.
     pub(in crate::storage::sled) clean_millis: Option<u64>,
-    /// When the first erasure was begun since what was kept aside before is gone; `None` if nothing was kept.
+    /// The start of the first erasure since everything kept aside before was removed. `None` if nothing was kept.
     pub(in crate::storage::sled) aside_millis: Option<u64>,
 }
 
 impl Note {
-    /// What is noted in this directory, if something is. What cannot be read counts as an erasure of this moment.
+    /// Reads the note in this directory, if there is one. An unreadable note counts as an erasure at this moment.
     pub(in crate::storage::sled) fn read(directory: &Path) -> io::Result<Option<Self>> {
         match std::fs::read(path(directory)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -61,7 +61,7 @@ fn path(directory: &Path) -> PathBuf {
     directory.join(FILE)
 }
 
-/// What is known of it while the directory is open.
+/// The state of the removal while the directory is open.
 #[derive(Debug, Default)]
 pub(in crate::storage::sled) struct Scrub {
     state: Mutex<State>,
@@ -71,25 +71,25 @@ pub(in crate::storage::sled) struct Scrub {
 #[derive(Debug, Default)]
 struct State {
     note: Option<Note>,
-    /// Counts erasures, those too that failed.
+    /// The number of erasures, including failed ones.
     erasures: u64,
-    /// Those on their way to the commit log.
+    /// The number of erasures that are not in the commit log yet.
     under_way: usize,
-    /// Somebody waits for it: it is due at once.
+    /// Whether somebody waits for the removal, so that it is due at once.
     at_once: bool,
-    /// Counts files of the archive that were written again.
+    /// The number of archive files that were rewritten.
     rewritten: u64,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     failure: Option<String>,
     end: bool,
 }
 
-/// An erasure on its way to the commit log. Dropped, it is there, or is not coming.
+/// An erasure that is not in the commit log yet. When this is dropped, it is there or will never be.
 #[derive(Debug)]
 pub(in crate::storage::sled) struct Noted(Arc<Scrub>);
 
 impl Noted {
-    /// One that was begun.
+    /// Counts an erasure that was begun.
     pub(in crate::storage::sled) fn new(scrub: Arc<Scrub>) -> Self {
         scrub.state.lock().under_way += 1;
         Self(scrub)
@@ -104,7 +104,7 @@ impl Drop for Noted {
     }
 }
 
-/// How it is.
+/// Its current state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage::sled) struct Standing {
     pub(in crate::storage::sled) note: Option<Note>,
@@ -118,7 +118,7 @@ impl Scrub {
         Ok(())
     }
 
-    /// Something is about to be erased. On disk when this returns.
+    /// Notes that something is about to be erased. The note is on disk when this returns.
     pub(in crate::storage::sled) fn begin(&self, files: &Files) -> io::Result<()> {
         let mut state = self.state.lock();
         state.erasures += 1;
@@ -131,13 +131,13 @@ impl Scrub {
         Ok(())
     }
 
-    /// It is wanted now.
+    /// Requests the removal now.
     pub(in crate::storage::sled) fn ask_at_once(&self) {
         self.state.lock().at_once = true;
         self.wake.notify_all();
     }
 
-    /// The thread is to end.
+    /// Ends the thread.
     pub(in crate::storage::sled) fn end(&self) {
         self.state.lock().end = true;
         self.wake.notify_all();
@@ -148,7 +148,7 @@ impl Scrub {
         Standing { note: state.note, failure: state.failure.clone() }
     }
 
-    /// What there is to say of it.
+    /// The figures about it.
     pub(in crate::storage::sled) fn figures(&self) -> [Figure; 2] {
         let state = self.state.lock();
         let is_due = state.note.is_some_and(|note| note.clean_millis.is_none());
@@ -161,15 +161,15 @@ impl Scrub {
         ]
     }
 
-    /// Waits out `pause`; true at once if the thread is to end.
+    /// Waits for `pause`. Returns true at once if the thread must end.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let mut state = self.state.lock();
         let _ = self.wake.wait_while_for(&mut state, |state| !state.end, pause);
         state.end
     }
 
-    /// Waits until something is due, which it is so long after an erasure, or until `again`. Gives how many erasures there were; `None` if the
-    /// thread is to end.
+    /// Waits until a removal is due, which is this long after an erasure, or until `again`. Returns the number of erasures. `None` if
+    /// the thread must end.
     pub(super) fn wait(&self, after: Duration, again: Option<Instant>) -> Option<u64> {
         let mut state = self.state.lock();
         let mut due = None;
@@ -195,17 +195,17 @@ impl Scrub {
         }
     }
 
-    /// A file of the archive was written again.
+    /// Counts a rewritten file of the archive.
     pub(super) fn rewritten(&self) {
         self.state.lock().rewritten += 1;
     }
 
-    /// How many files of the archive were written again since the directory was opened.
+    /// The number of archive files that were rewritten since the directory was opened.
     pub(in crate::storage::sled) fn rewritten_count(&self) -> u64 {
         self.state.lock().rewritten
     }
 
-    /// Nothing is kept aside that is older than the last erasure.
+    /// Records that nothing older than the last erasure is kept aside.
     pub(super) fn aside_is_gone(&self, files: &Files) -> io::Result<()> {
         let mut state = self.state.lock();
         let Some(note) = state.note.filter(|note| note.clean_millis.is_some()) else {
@@ -217,7 +217,7 @@ impl Scrub {
         Ok(())
     }
 
-    /// A try ended, which began after so many erasures.
+    /// Records the end of an attempt that began after this many erasures.
     pub(super) fn ended(
         &self,
         files: &Files,
@@ -237,5 +237,5 @@ impl Scrub {
     }
 }
 
-/// How often it is looked whether what was kept aside is to go.
+/// How often to check whether something kept aside must be removed.
 const KEPT_EVERY: Duration = Duration::from_secs(10 * 60);

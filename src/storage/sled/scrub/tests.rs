@@ -1,4 +1,4 @@
-//! Directories whose files are made rid of what was erased: no file has it, and all else is there.
+//! Removing erased content from the files of directories: no file has it afterwards, and everything else is still there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn segment(first: Sequence, entries: &[(EntryId, String, String)]) -> Segment {
     builder.finish().remove(0)
 }
 
-/// The hash of a store that has what frames say.
+/// The hash of a store with the content of these frames.
 fn hash(frames: &[Vec<u8>], of: Ordinal) -> StoreHash {
     let (mut hash, mut salt, mut digested) = (StoreHash::default(), FrameSalt::default(), None);
     for record in frames.iter().flat_map(|frame| records(frame)) {
@@ -65,7 +65,7 @@ fn has(bytes: &[u8], text: &str) -> bool {
 }
 
 proptest! {
-    /// Twice, as entries of a frame are erased at different times.
+    /// This is done twice, since entries of a frame may be erased at different times.
     #[test]
     fn a_frame_loses_what_is_erased_and_nothing_else(
         sizes in proptest::collection::vec((0..3_u32, 1..6_usize), 1..8),
@@ -161,7 +161,7 @@ fn what_was_taken_out_of_quarantine_goes_and_what_is_in_it_stays() {
     };
     let expected = [None, Some(vec![]), Some(vec![]), None, None, None];
     assert_eq!([1, 2, 3, 4, 5, 6].map(|position| changed(Kind::Log, position)), expected);
-    // A base that stands for frame 5 was written after that.
+    // A base that includes frame 5 was written after that.
     let in_base = |body| frame::without(&gone, (Kind::Base, Position(5)), body).expect("records");
     assert_eq!(in_base(&frames[2]), None);
 }
@@ -197,7 +197,7 @@ fn write(log: &dyn StoreLog, count: usize, what: &str) -> Vec<(Sequence, EntryId
     written
 }
 
-/// The files with this text, archives decompressed, blocks of the log joined.
+/// The files with this text. Archives are decompressed, and the blocks of the log are joined.
 fn files_with(directory: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).expect("a folder") {
@@ -239,7 +239,7 @@ fn no_file_has_what_was_erased_and_everything_can_be_built_again() {
     write(&*log, 2_000, "common");
     let secret = write(&*log, 3, SECRET);
     write(&*log, 2_000, "common");
-    // So that some of it is in the archive and in sled, and files were used again.
+    // This makes some of it be in the archive and in sled, and files are reused.
     storage.snapshot().expect("archived");
     let late = write(&*log, 2, SECRET);
     assert!(!files_with(path, SECRET).is_empty());
@@ -289,7 +289,7 @@ fn what_is_stopped_in_the_middle_goes_on_with_the_next_start() {
     storage.database.close().expect("closed");
     drop(storage);
     assert!(!files_with(path, SECRET).is_empty());
-    // A crash between the new version of a file and the removal of the one before.
+    // A crash between the new version of a file and the removal of the previous one.
     let file = path.join("archive/00000001.log.zst");
     let old = std::fs::read(&file).expect("archived");
     let storage = open(path, &options());
@@ -329,7 +329,7 @@ fn what_was_kept_aside_before_goes_in_time() {
     std::thread::sleep(Duration::from_millis(20));
     wait(log.erase(&write(&*log, 1, "more"))).expect("erased");
     soon(|| (!aside.exists()).then_some(()));
-    // What is kept aside after that has nothing of it.
+    // What is kept aside after that has none of it.
     clean(&storage);
     std::thread::sleep(Duration::from_millis(20));
     let later = path.join("sled.damaged-2");

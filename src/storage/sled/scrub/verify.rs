@@ -1,7 +1,7 @@
-//! Looks whether files have content of erased entries: all of a data directory and of its archive, decompressed, whatever part of a file is in use.
+//! Checks whether files have content of erased entries: the whole data directory and its archive, decompressed, including unused parts of files.
 //!
-//! Keeps: nothing is written, and the directory may be in use. What the directory says to be erased counts: its archive, and its commit log.
-//! Leaves out: making files rid of it (`worker`).
+//! Keeps: nothing is written, and the directory may be in use. The archive and the commit log of the directory tell what is erased.
+//! Leaves out: removing that content from files (`worker`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -23,12 +23,12 @@ use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
 use crate::storage::witness::WitnessFiles;
 use crate::storage::{ErasedFile, ErasedPlace, ErasedReport, PLACES};
 
-/// Files go and come while a server runs: so often it is begun again.
+/// Files are created and removed while a server runs. This is how often the check starts again.
 const TRIES: usize = 5;
-/// So many files of a place are named.
+/// The maximum number of files that are listed for a place.
 const NAMED_MAX: usize = 100;
 
-/// Looks through the directory of `files`, also for `text`.
+/// Searches the directory of `files`, also for `text`.
 pub(in crate::storage::sled) fn verify(
     files: &Files,
     options: &DatabaseOptions,
@@ -45,7 +45,7 @@ pub(in crate::storage::sled) fn verify(
     }
 }
 
-/// The ids of entries that the directory of `files` says to be erased.
+/// The ids of erased entries according to the directory of `files`.
 fn erased_ids(files: &Files, options: &DatabaseOptions) -> Result<HashSet<EntryId>, OpenFailure> {
     let generation = generation(files)?;
     let frames =
@@ -58,7 +58,7 @@ fn erased_ids(files: &Files, options: &DatabaseOptions) -> Result<HashSet<EntryI
     Ok(ids)
 }
 
-/// Looks through one file, by what it is called.
+/// Searches one file. Its name tells its kind.
 pub(in crate::storage::sled) fn look_at(path: &Path, ids: &HashSet<EntryId>) -> io::Result<u64> {
     look(path, &Needles::new(ids.clone(), None), false).map(|hits| hits.records)
 }
@@ -87,7 +87,7 @@ impl Frames<'_> {
             }
         }
         let options = LogOptions::new(self.files.log(), self.generation);
-        // What is damaged, or goes meanwhile, is not what this is about.
+        // Data that is damaged, or removed meanwhile, does not matter here.
         read_running(&options, Position(0), Position(u64::MAX - 1), |found| match found {
             Found::Frame(frame) => visit(frame),
             Found::Damage(_) => Ok(()),
@@ -133,7 +133,7 @@ fn once(
     })
 }
 
-/// What was seen so far.
+/// What was found so far.
 struct Looking<'a> {
     needles: &'a Needles,
     note: Option<Note>,
@@ -142,7 +142,7 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    /// Everything in a folder, which is of `place`, or the data directory.
+    /// Everything in a folder that belongs to `place`, or in the data directory.
     fn folder(&mut self, folder: &Path, place: Option<&'static str>) -> io::Result<()> {
         for path in names(folder)? {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -171,7 +171,7 @@ impl Looking<'_> {
         } else if kind.is_file() {
             let mut hits = look(path, self.needles, place == "spill")?;
             if is_ledger(path) {
-                // It has ids alone, with a hash behind them that may look like anything.
+                // It has only ids, each followed by a hash, which may look like anything.
                 hits.records = 0;
             }
             self.add(path, place, hits);
@@ -196,7 +196,7 @@ impl Looking<'_> {
         }
     }
 
-    /// When what is there will be gone.
+    /// When the files there will be removed.
     fn until(&self, place: &str) -> Option<u64> {
         let aside = self.note.and_then(|note| note.aside_millis);
         aside
@@ -221,7 +221,7 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Looks through a file as what it is; `is_raw` takes it as it lies.
+/// Searches a file according to its kind. With `is_raw`, its bytes are searched as they are.
 fn look(path: &Path, needles: &Needles, is_raw: bool) -> io::Result<Hits> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -236,7 +236,7 @@ fn look(path: &Path, needles: &Needles, is_raw: bool) -> io::Result<Hits> {
     needles.look(&mut BufReader::new(file))
 }
 
-/// What can be decompressed of a file: one that is being written, or is damaged, ends in the middle.
+/// What can be decompressed of a file. An unfinished or damaged file ends in the middle.
 fn decompressed(file: impl Read, needles: &Needles) -> io::Result<Hits> {
     let mut decoder = UntilDamage(zstd::stream::read::Decoder::new(file)?);
     needles.look(&mut decoder)

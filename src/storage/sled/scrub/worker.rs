@@ -1,7 +1,7 @@
-//! The thread that makes files rid of what was erased, some time after that.
+//! The thread that removes erased content from files, some time after the erasure.
 //!
-//! Keeps: in this order, so that nothing comes back: files of the commit log go to the archive, and none of them is used again; sled is
-//! copied without its free space; the archive is written again. What fails or is interrupted is done again from the beginning.
+//! Keeps this order, so that nothing returns: files of the commit log are moved to the archive, and none of them is reused; sled is
+//! copied without its free space; the archive is rewritten. What fails or is interrupted is done again from the beginning.
 //! Leaves out: frames (`frame`), names of what was kept aside (`kept`).
 
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use crate::storage::sled::ops::Ops;
 use crate::storage::sled::record::BadRecord;
 use crate::storage::sled::shared::Shared;
 
-/// After so many bytes of frames there is a pause: so reading an archive takes no more than a part of a processor.
+/// There is a pause after this many bytes of frames, so reading an archive takes only a part of a processor.
 const PAUSE_EVERY_BYTES: usize = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often it is looked whether something is done.
+/// How often to check whether something is done.
 const POLL: Duration = Duration::from_millis(50);
-/// How often that is asked for again.
+/// How often it is requested again.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// When it is tried again after a failure.
+/// The delay of the next attempt after a failure.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// A key of the records that is never there: removing it is a frame of the log that changes nothing.
+/// A key of the records that never exists. Removing it writes a frame that changes nothing.
 const NO_KEY: &str = "scrub";
 
-/// Why it stopped.
+/// Why the work stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
     /// The database is closed.
@@ -50,17 +50,17 @@ impl From<std::io::Error> for Stop {
     }
 }
 
-/// Makes files rid of it.
+/// Removes the erased content.
 pub(in crate::storage::sled) struct Scrubber {
     shared: Arc<Shared>,
     log: LogFiles,
     archive: Option<Archive>,
-    /// Bytes since the last pause.
+    /// Bytes that were read since the last pause.
     read: usize,
 }
 
 impl Scrubber {
-    /// Starts the thread, which ends when `Scrub::end` was called.
+    /// Starts the thread. It ends when `Scrub::end` is called.
     pub(in crate::storage::sled) fn start(
         shared: Arc<Shared>,
         log: LogFiles,
@@ -112,7 +112,7 @@ impl Scrubber {
         self.archive()
     }
 
-    /// Every file of the log that is there now is archived and gone when this returns.
+    /// Archives and removes every file that the log has now. This is done when it returns.
     fn turn_log_over(&self) -> Result<(), Stop> {
         let shared = &self.shared;
         let before = self.log.stop_reuse()?;
@@ -141,7 +141,7 @@ impl Scrubber {
         done
     }
 
-    /// Has a frame written, so that the file with it can be finished, and finishes it.
+    /// Writes an empty change, so that the current file can be finished, and finishes it.
     fn write_nothing(&self) {
         let mut ops = Ops::default();
         ops.remove(NO_KEY.as_bytes());
@@ -151,10 +151,10 @@ impl Scrubber {
         self.shared.queue.enqueue(Job::FinishFile);
     }
 
-    /// Sled's files have no free space when this returns.
+    /// Removes the free space from sled's files. This is done when it returns.
     fn compact(&self) -> Result<(), Stop> {
         let shared = &self.shared;
-        // What somebody else began may have copied a part of it already.
+        // A compaction that was already in progress may have copied a part of it before.
         for _ in 0..2 {
             let is_mine = {
                 let mut state = shared.compacting.lock();
@@ -181,11 +181,11 @@ impl Scrubber {
         Ok(())
     }
 
-    /// Each file of the archive that has some of it is written again.
+    /// Rewrites each file of the archive that has some of it.
     fn archive(&mut self) -> Result<(), Stop> {
         let Some(archive) = self.archive.clone() else { return Ok(()) };
         archive.remove_superseded()?;
-        // A base that is being written may have been begun before.
+        // A base in progress may have been begun before.
         while archive.writes_base()? {
             if self.shared.scrub.pause(POLL) {
                 return Err(Stop::End);
@@ -235,7 +235,7 @@ impl Scrubber {
                 }
                 Ok(written.is_some())
             }
-            // The retention took it.
+            // The retention removed it.
             Err(Stop::Archive(ArchiveError::Unavailable(error)))
                 if error.kind() == std::io::ErrorKind::NotFound =>
             {
@@ -245,7 +245,7 @@ impl Scrubber {
         }
     }
 
-    /// Leaves some time to others. An error if the thread is to end.
+    /// Leaves some processor time to others. Fails if the thread must end.
     fn breathe(&mut self, frame: &FoundFrame<'_>) -> Result<(), Stop> {
         self.read += frame.body.len();
         if self.read >= PAUSE_EVERY_BYTES {
@@ -257,7 +257,7 @@ impl Scrubber {
         Ok(())
     }
 
-    /// Removes what was kept aside before files were clean, once the first erasure since is so old.
+    /// Removes what was kept aside before files were clean, once the first erasure since then is old enough.
     fn remove_kept(&self) -> std::io::Result<()> {
         let shared = &self.shared;
         let Some(note) = shared.scrub.standing().note else { return Ok(()) };
