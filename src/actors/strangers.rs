@@ -1,7 +1,7 @@
-//! The connections that are not accepted yet. A connection is accepted once a key of it was authorized and resolved.
+//! The connections that are not accepted yet. A connection is accepted once one of its keys was authorized and resolved.
 //!
-//! Keeps: their number is bounded, whatever each of them costs; one that is pushed out is told why where that is
-//! possible. Leaves out: which one that is (`core::strangers`).
+//! Keeps: their number is bounded, whatever each of them costs; one that is pushed out is told why, if possible.
+//! Leaves out: the choice of which one that is (`core::strangers`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A connection that is not accepted, until it is, or this is dropped.
+/// A connection that is not accepted yet. It stays one until it is accepted or this is dropped.
 pub(crate) struct Stranger {
     all: Arc<Strangers>,
     number: Number,
@@ -96,8 +96,8 @@ pub(crate) struct Stranger {
 }
 
 impl Stranger {
-    /// It has become a session, which ends in its own way. Proxies may have said where it comes from, and `bytes` of its handshake are kept. If
-    /// these are many, others are pushed out for it, or it is itself.
+    /// It has become a session, which ends in its own way. A proxy may have reported its real place, and `bytes` of its handshake are kept. If
+    /// these are many, others are pushed out for it, or it is pushed out itself.
     pub(crate) fn is_session(
         &self,
         address: Option<IpAddr>,
@@ -117,7 +117,7 @@ impl Stranger {
         ends.into_iter().for_each(|end| end());
     }
 
-    /// It is no longer a stranger.
+    /// Records that it is no longer a stranger.
     pub(crate) fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
         let mut all = self.all.all.lock();
@@ -130,7 +130,7 @@ impl Stranger {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Whether it was accepted, or had to go.
+    /// Whether it was accepted or must go.
     pub(crate) fn is_accepted(&self) -> bool {
         !self.all.all.lock().ends.contains_key(&self.number)
     }

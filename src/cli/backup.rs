@@ -15,7 +15,7 @@ use super::progress::{Progress, Unit};
 use super::text::people_bytes;
 use crate::config::BucketAddress;
 
-/// A file may go while it is asked for, when the archive keeps fewer: so often it is begun again.
+/// A file may be removed while it is requested, if the archive keeps fewer. This is how often the backup starts again.
 const TRIES: usize = 3;
 
 /// Copy all data of a server, up to this moment, to a folder or a bucket. A further backup copies only what is
@@ -46,10 +46,10 @@ pub(super) struct Args {
 /// `backup` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BackupCommandError {
-    /// What is to be copied cannot be reached.
+    /// The source cannot be reached.
     #[error(transparent)]
     Place(#[from] PlaceError),
-    /// It cannot be written.
+    /// The backup cannot be written.
     #[error(transparent)]
     Backup(#[from] BackupError),
     /// The stream cannot be written.
@@ -146,7 +146,7 @@ fn write<R: Read>(
     }
     let (count, all) = (written.manifest.files.len(), people_bytes(written.manifest.bytes()));
     tell(written.manifest.position, (count, all), (written.files, written.bytes));
-    // It was made, whatever else there is.
+    // The backup was made, whatever else is there.
     if backups.has_others(&written.manifest).unwrap_or(false) {
         eprintln!(
             "note: {} has backups of other servers too, or of this one from before `heal` or `accept-loss`: `restore` will ask \

@@ -35,10 +35,10 @@ pub(super) struct Args {
 /// `compact` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CompactError {
-    /// The database cannot be reached, or stays as it is.
+    /// The database cannot be reached, or was not changed.
     #[error(transparent)]
     Place(#[from] PlaceError),
-    /// The server says why it stays as it is.
+    /// The server says why it did not change it.
     #[error("the database stays as it is: {0}")]
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! `erase`: takes the content of entries away for good.
+//! `erase`: removes the content of entries permanently.
 
 mod verify;
 
@@ -90,7 +90,7 @@ pub(super) enum EraseCommandError {
     /// There is nothing to erase.
     #[error(transparent)]
     NoDataDirectory(#[from] NoDataDirectory),
-    /// It was not confirmed.
+    /// The user did not confirm it.
     #[error("nothing was erased")]
     NotConfirmed,
     /// The confirmation could not be requested.
@@ -108,13 +108,13 @@ pub(super) enum EraseCommandError {
     /// Not everything was erased.
     #[error(transparent)]
     Erase(#[from] TrimError),
-    /// Not all was taken out of quarantine.
+    /// Not everything was removed from quarantine.
     #[error(transparent)]
     Quarantine(#[from] QuarantineUnavailable),
     /// The keys of the store cannot be removed.
     #[error(transparent)]
     Keys(#[from] RegistryError),
-    /// It cannot be verified, or is not so.
+    /// The check failed, or found some content.
     #[error(transparent)]
     Verify(#[from] verify::VerifyError),
     /// The runtime cannot be started.

@@ -15,7 +15,7 @@ use eventlog_server::storage::sled::{Backups, DatabaseOptions, OpenError};
 
 use super::progress::now;
 
-/// It is said so often how far it is.
+/// How often the progress is shown.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Move a server from its data directory to a PostgreSQL database, or back.
@@ -72,19 +72,19 @@ pub(super) struct Args {
 /// `migrate` failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MigrateCommandError {
-    /// It was not moved.
+    /// The move failed.
     #[error("{0}{hint}", hint = what_to_do(.0))]
     Migrate(#[from] MigrateError),
     /// There is nothing to move.
     #[error("{} is not a data directory", .0.display())]
     NoDataDirectory(PathBuf),
-    /// Nothing says which database.
+    /// No database was given.
     #[error("no database: write its URL behind --to or --from, or to EVENTLOG_STORAGE_URL")]
     NoUrl,
-    /// A backup cannot be unpacked there.
+    /// The backup cannot be unpacked there.
     #[error("{}: {cause}", path.display())]
     Scratch {
-        /// Where.
+        /// The folder.
         path: PathBuf,
         /// What went wrong.
         cause: io::Error,
@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args) -> Result<(), MigrateCommandError> {
     });
     let moved = carry_out(args, &database, &options, &told);
     drop(stop);
-    // It does nothing but wait and print.
+    // It only waits and prints.
     let _ = showing.join();
     tell(args, &moved?, began.elapsed());
     Ok(())
@@ -150,7 +150,7 @@ fn carry_out(
     }
     let all = args.compare_all;
     if let Some(path) = &args.data_dir {
-        // Opening would make one.
+        // Opening would create one.
         if !path.join("format").is_file() {
             return Err(MigrateCommandError::NoDataDirectory(path.clone()));
         }

@@ -1,6 +1,6 @@
-//! Where the entries are that a command works on: at a running server, or in the data directory of a stopped one.
+//! The entries that a command works on: on a running server, or in the data directory of a stopped one.
 //!
-//! Keeps: both ways do the same, since the directory is worked on by a server, too: one in this process that nobody can reach.
+//! Keeps: both ways do the same. A directory is also used through a server: one in this process that nobody can reach.
 
 use std::error::Error;
 use std::io;
@@ -19,10 +19,10 @@ use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
 use super::data_dir::{DataDir, NoDataDirectory};
 
-/// For so long what is under way may take at the end.
+/// How long work in progress may take at the end.
 const ENDING: Duration = Duration::from_secs(60);
 
-/// The largest entry that is taken into a directory, in bytes, whatever its server is configured for.
+/// The maximum size of an entry that is written to a directory, in bytes, whatever its server is configured for.
 const ENTRY_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ pub(super) struct Opened {
 /// The entries cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PlaceError {
-    /// The server does not do it.
+    /// The server refused it.
     #[error(transparent)]
     Admin(#[from] AdminCommandError),
     /// The data directory cannot be opened.
@@ -67,7 +67,7 @@ pub(super) enum PlaceError {
     /// Threads cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// It cannot be read or written.
+    /// A read or write failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -79,7 +79,7 @@ impl From<AdminError> for PlaceError {
 }
 
 impl PlaceArgs {
-    /// The database of a stopped server, if its directory was given, which has to be there.
+    /// The database of a stopped server, if its directory was given. The directory must exist.
     pub(super) fn database(&self) -> Result<Option<Database>, PlaceError> {
         let Some(path) = &self.data_dir else { return Ok(None) };
         let data = DataDir::new(path.clone(), self.archive_dir.clone());
@@ -92,7 +92,7 @@ impl PlaceArgs {
         Ok(self.admin.client()?)
     }
 
-    /// The place, which has to be there.
+    /// Opens the place, which must exist.
     pub(super) fn open(&self) -> Result<Place, PlaceError> {
         let Some(database) = self.database()? else {
             return Ok(Place::Running(Box::new(self.client()?)));
@@ -100,7 +100,7 @@ impl PlaceArgs {
         let system = System::new();
         let storage = Arc::new(SledStorage::new(database.clone()));
         let registry = Arc::new(MemoryRegistry::new());
-        // What the server that wrote it took is taken here.
+        // Everything that the original server accepted is accepted here.
         let limits = Limits {
             message_bytes_max: ENTRY_BYTES_MAX,
             event_bytes_max: ENTRY_BYTES_MAX,
@@ -113,18 +113,18 @@ impl PlaceArgs {
     }
 }
 
-/// Whether a result could be printed; nothing went wrong if nobody reads any more.
+/// Turns a closed output into success: it is no failure if nobody reads any more.
 pub(super) fn printed(done: io::Result<()>) -> Result<(), PlaceError> {
     Ok(AdminCommandError::unless_reader_gone(done.map_err(AdminCommandError::from))?)
 }
 
-/// An answer of the admin API is not what it should be.
+/// The answer of the admin API is not what was expected.
 pub(super) fn no_answer(error: impl Into<Box<dyn Error + Send + Sync>>) -> PlaceError {
     AdminCommandError::from(io::Error::other(error)).into()
 }
 
 impl Place {
-    /// Ends what was begun. Of a directory, everything is in it once this has returned.
+    /// Ends the work. After this returns, everything is in the directory.
     pub(super) fn close(self) -> Result<(), StorageError> {
         match self {
             Self::Running(_) => Ok(()),

@@ -83,22 +83,22 @@ pub(super) enum RestoreError {
     /// The directory cannot be made.
     #[error(transparent)]
     Open(OpenError),
-    /// The bucket does not give it.
+    /// The bucket cannot be read.
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    /// It has nothing that is whole.
+    /// The bucket contains no intact archive.
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// There is no bucket at this address.
     #[error("--from: {0}")]
     Address(&'static str),
-    /// What says whose archive it is is damaged.
+    /// The note that identifies the directory of the archive is damaged.
     #[error("{}: `directory` is damaged or of a later version", .0.display())]
     Note(PathBuf),
-    /// The stream cannot be kept until it was read.
+    /// The stream cannot be stored while it is read.
     #[error("{}: {cause}", path.display())]
     Keep {
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
         /// What went wrong.
         cause: io::Error,
@@ -114,7 +114,7 @@ impl From<OpenError> for RestoreError {
     }
 }
 
-/// What is wrong, with what there is instead.
+/// What is wrong, and what is available instead.
 fn explain(error: &BackupError) -> String {
     let why = match error {
         BackupError::Which(held) => {
@@ -146,7 +146,7 @@ fn moment(Moment { position, time_millis }: Moment) -> String {
     format!("change {position} of {}", timestamp(time_millis))
 }
 
-/// What there is of a generation.
+/// A line about the backups of a generation.
 fn line(held: &Held) -> String {
     let Held { generation, before, backups, first, last, .. } = held;
     let first = first.map_or_else(|| "what cannot be read".to_owned(), moment);
@@ -168,7 +168,7 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     if args.from != Path::new("-") && address.is_none() && !is_archive {
         return restore(args, &args.from);
     }
-    // Beside the directory, where there is room for that as well; gone in the end.
+    // This is next to the directory, where there is space for it. It is removed at the end.
     let beside = args.data_dir.as_deref().and_then(Path::parent);
     let parent = beside.filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let keep = |cause| RestoreError::Keep { path: parent.to_owned(), cause };
@@ -196,7 +196,7 @@ fn list_bucket(bucket: &Bucket) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Makes a backup in `to` of the files that a copy of an archive has in `from`, which stay where they are.
+/// Makes a backup in `to` from the files of an archive copy in `from`, which stay where they are.
 fn adopt(from: &Path, to: &Path) -> Result<(), RestoreError> {
     let keep = |cause| RestoreError::Keep { path: from.to_owned(), cause };
     let text = std::fs::read(from.join(DirectoryNote::FILE)).map_err(keep)?;
@@ -226,7 +226,7 @@ fn adopt(from: &Path, to: &Path) -> Result<(), RestoreError> {
 
 fn restore(args: &Args, from: &Path) -> Result<(), RestoreError> {
     let backups = Backups::new(from);
-    // Without it the list was asked for.
+    // Without it, the list was requested.
     let Some(to) = &args.data_dir else {
         let held = backups.held()?;
         if held.is_empty() {

@@ -1,4 +1,4 @@
-//! `trim`: has the feed of a store begin further on.
+//! `trim`: moves the beginning of a store's feed.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -83,19 +83,19 @@ pub(super) enum TrimCommandError {
     /// The store cannot be reached.
     #[error(transparent)]
     Place(#[from] PlaceError),
-    /// It was not confirmed.
+    /// The user did not confirm it.
     #[error("nothing was trimmed")]
     NotConfirmed,
-    /// Nobody can be asked.
+    /// The confirmation could not be requested.
     #[error("cannot ask: {0}")]
     Ask(io::Error),
     /// There is no such store.
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
-    /// It cannot be read or written.
+    /// A read or write failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// It was not trimmed.
+    /// The trim failed.
     #[error(transparent)]
     Trim(#[from] TrimError),
     /// The runtime cannot be started.
@@ -117,7 +117,7 @@ struct Behind {
     position: u64,
 }
 
-/// What the server says would go.
+/// What would be removed, according to the server.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Preview {
@@ -133,7 +133,7 @@ impl From<Going> for Preview {
 }
 
 impl Args {
-    /// Says what goes, and asks; if nothing goes it does not ask.
+    /// Says what would be removed, and asks for confirmation. Does not ask if nothing would be removed.
     fn confirm(
         &self,
         Preview { wanted, entries, committed_by }: Preview,

@@ -1,10 +1,10 @@
-//! How many connections there may be that are not accepted yet, and which of them makes way for a new one.
+//! How many connections that are not accepted yet there may be, and which of them makes way for a new one.
 //!
-//! A client's place is its address; for IPv6 the first half, because whoever has one has all of the other half. The
-//! place that holds most makes way: so whoever opens many pushes out their own. A new connection is never pushed out,
-//! because it may be about to say who it is; while all connections of that place are new, newcomers are refused, and
-//! only those from places that hold few are let in, up to a quarter more: so the space for others is not filled by a
-//! handful of places that all hold many.
+//! A client's place is its address. For IPv6 it is the first half, because the owner of one address has all of the other half. The
+//! place with the most connections makes way, so a client that opens many pushes out its own. A new connection is never pushed
+//! out, because it may be about to identify itself. While all connections of that place are new, newcomers are refused, except
+//! from places with few connections: these are let in, up to a quarter more. So a few places with many connections each cannot
+//! use the space for others.
 //!
 //! A connection with a long handshake counts as several, because its handshake is kept.
 //!
@@ -13,13 +13,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Identifies a stranger here: the longer it has been there, the smaller the number.
+/// Identifies a stranger here. Older ones have smaller numbers.
 pub(crate) type Number = u64;
 
 /// A connection that is younger than this is never pushed out, in milliseconds.
 const YOUNG_MILLIS: u64 = 5_000;
 
-/// A place that holds this fraction of the limit, or more, has no share in the extra quarter.
+/// A place with this fraction of the limit, or more, has no share in the extra quarter.
 const FEW: usize = 64;
 
 /// A connection counts once more for each of these bytes of its handshake.
@@ -29,7 +29,7 @@ const HANDSHAKE_BYTES: usize = 8 * 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// Where a client is; `None` if unknown.
+/// The place of a client. `None` if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Place(Option<IpAddr>);
 
@@ -61,13 +61,13 @@ pub(crate) struct Strangers {
 #[derive(Clone, Copy, Debug)]
 struct Stranger {
     place: Place,
-    /// When it came.
+    /// When it arrived.
     since: u64,
-    /// As how many it counts.
+    /// How many connections it counts as.
     weight: usize,
 }
 
-/// Those of one place.
+/// The strangers of one place.
 #[derive(Debug, Default)]
 struct There {
     numbers: BTreeSet<Number>,
@@ -80,7 +80,7 @@ impl Strangers {
         Self { weight_max: count_max, weight: 0, next: 0, by_number, by_place }
     }
 
-    /// Adds one, and returns which one has to make way.
+    /// Adds one. Returns the one that must make way.
     pub(crate) fn enter(
         &mut self,
         now: u64,
@@ -96,7 +96,7 @@ impl Strangers {
         Ok((number, gone))
     }
 
-    /// It is gone, or no longer a stranger; returns whether it was there.
+    /// Removes one that is gone or no longer a stranger. Returns whether it was there.
     pub(crate) fn leave(&mut self, number: Number) -> bool {
         let Some(stranger) = self.by_number.remove(&number) else { return false };
         self.weight -= stranger.weight;
@@ -110,8 +110,8 @@ impl Strangers {
         true
     }
 
-    /// Its handshake is answered: a proxy may have said where it really is, and `bytes` of the handshake are kept. Returns who has to make way, which may be
-    /// itself.
+    /// Its handshake is answered: a proxy may have reported its real place, and `bytes` of the handshake are kept. Returns those that must make
+    /// way, which may include itself.
     pub(crate) fn shook_hands(
         &mut self,
         number: Number,
@@ -124,7 +124,7 @@ impl Strangers {
         self.leave(number);
         self.insert(number, Stranger { place, weight, ..stranger });
         let mut gone = Vec::new();
-        // Whoever counts as one was let in as one.
+        // A connection that counts as one was let in as one.
         while weight > 1 && self.weight > self.weight_max && !gone.contains(&number) {
             match self.make_room(now, place) {
                 Ok(None) => break,
@@ -148,9 +148,9 @@ impl Strangers {
         there.weight += stranger.weight;
     }
 
-    /// Which one makes way for one that comes from `place`; `None` if none has to.
+    /// The one that makes way for a connection from `place`. `None` if none must.
     fn make_room(&self, now: u64, place: Place) -> Result<Option<Number>, Full> {
-        // Of two that hold as much, the one who has been there longer.
+        // If two places have the same number, the one that has been there longer is chosen.
         let holds_most = self
             .by_place
             .values()
@@ -185,7 +185,7 @@ mod tests {
             assert!(matches!(strangers.enter(0, place(last)), Ok((_, None))));
         }
         assert_eq!(strangers.enter(5_000, place(3)), Ok((4, Some(1))));
-        // Now each holds one: the first one goes.
+        // Now each place has one, so the first one is pushed out.
         assert_eq!(strangers.enter(5_000, place(4)), Ok((5, Some(0))));
         assert_eq!(strangers.count(), 4);
     }
@@ -242,7 +242,7 @@ mod tests {
         assert!(strangers.shook_hands(4, 0, place(2), 8 << 10).is_empty());
         assert_eq!(strangers.shook_hands(0, 0, place(1), 8 << 10), [0], "all have just come");
         assert_eq!(strangers.count(), 4);
-        // Those of the place that holds most go, though there are fewer.
+        // Connections of the place with the most weight are pushed out, although it has fewer.
         assert_eq!(strangers.shook_hands(2, 5_000, place(1), 16 << 10), [3]);
         assert!(strangers.leave(1) && strangers.leave(2) && strangers.leave(4));
         assert_eq!((strangers.weight, strangers.by_place.len()), (0, 0));

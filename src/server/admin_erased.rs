@@ -1,7 +1,7 @@
-//! The part of the admin API that says whether files still have content of erased entries.
+//! The part of the admin API that reports whether files still have content of erased entries.
 //!
-//! Keeps: one look through the files at a time; the caller gets an answer at once, and asks later what was found. Leaves out: how that is found
-//! (`storage`).
+//! Keeps: only one check of the files runs at a time; the caller gets an answer at once, and requests the result later. Leaves out: the check
+//! itself (`storage`).
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Json, ReqData, ServiceConfig};
@@ -13,7 +13,7 @@ use super::handle::Server;
 use crate::actors::audit::{self, By};
 use crate::storage::{ErasedReport, StorageError};
 
-/// What was found last, or that it is being looked for.
+/// The last result, or that a check is running.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ErasedState {
@@ -82,7 +82,7 @@ impl Found {
     }
 }
 
-/// What to look for besides.
+/// The text to look for in addition.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Asked {
@@ -107,7 +107,7 @@ async fn begin(server: web::Data<Server>, by: ReqData<By>, Json(asked): Json<Ask
         }
         *state = ErasedState { running: true, ..ErasedState::default() };
     }
-    // The text may be what is to be gone.
+    // The text itself may be erased content, so it is not logged.
     audit::note(&by, format_args!("action=verify-erased"));
     let of = server.clone();
     let work = move || {

@@ -1,7 +1,7 @@
-//! Erases entries of stores when an administrator says so.
+//! Erases entries of stores when an administrator requests it.
 //!
-//! Keeps: an erasure that has begun is written down and completed, after a restart too: in the journal, in the store
-//! itself, and in memory, and handlers hear of it. Leaves out: what an erasure does (`processing`, `storage`).
+//! Keeps: an erasure that has begun is recorded and completed, even after a restart: in the journal, in the store
+//! itself, and in memory, and handlers are told. Leaves out: what an erasure does (`processing`, `storage`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::storage::{AppendError, MadeAgain, Storage, StorageError};
 pub(super) const AT_ONCE: usize = 1_000;
 /// How often the server looks for unfinished erasures.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How many entries in quarantine are looked at at a time.
+/// How many entries in quarantine are read at a time.
 const QUARANTINE_PAGE: usize = 1_000;
 
 /// What to erase in a store.
@@ -37,24 +37,24 @@ pub enum Erase {
     Ids(Vec<EntryId>),
     /// All entries with this primary key that exist now.
     PrimaryKey(String),
-    /// All of it, and its keys. What is written later to a store of this name comes behind it.
+    /// The whole store and its keys. What is written later to a store of this name comes after it.
     Store,
 }
 
 /// What was erased.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// How many entries of the store. Entries that were erased before count if they were named by their ids.
+    /// The number of entries of the store. Entries that were erased before count if their ids were given.
     pub entries: u64,
     /// Ids that the store does not know.
     pub unknown: Vec<EntryId>,
-    /// How many entries in quarantine.
+    /// The number of entries in quarantine.
     pub quarantined: u64,
-    /// How many keys the store has lost.
+    /// The number of keys that the store has lost.
     pub keys: u64,
 }
 
-/// Not everything was erased. Trying again is right.
+/// Not everything was erased. The call should be repeated.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EraseError {
@@ -67,7 +67,7 @@ pub enum EraseError {
     /// Something failed.
     #[error(transparent)]
     Failed(#[from] TrimError),
-    /// The start of the erasure cannot be written down.
+    /// The start of the erasure cannot be recorded.
     #[error(transparent)]
     Records(#[from] RecordsUnavailable),
     /// The entries are erased, but a group of handlers could not be told yet; it is told again later.
@@ -97,7 +97,7 @@ impl From<GroupError> for EraseError {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Begun {
     entries: Vec<(u64, String)>,
-    /// Of a whole store: its last sequence.
+    /// The last sequence of the store, if the whole store is erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) up_to: Option<u64>,
 }
@@ -108,7 +108,7 @@ impl Begun {
         Self { entries, up_to: None }
     }
 
-    /// Of a whole store up to `last`, of which `first` is an entry, if it has one.
+    /// An erasure of a whole store up to `last`. `first` has one of its entries, if there is one.
     pub(super) fn whole(first: &[(Sequence, EntryId)], last: Sequence) -> Self {
         Self { up_to: Some(last.get()), ..Self::new(first) }
     }
@@ -128,7 +128,7 @@ pub(super) struct Erasures {
     compaction: Compaction,
     /// The keys are the store's name, a slash and a sequence.
     pub(super) begun: Arc<Kept<Begun>>,
-    /// Names of what is being carried out by who began it, and takes long.
+    /// The names of long erasures that are still being carried out by their callers.
     pub(super) under_way: Mutex<BTreeSet<String>>,
 }
 
@@ -201,7 +201,7 @@ impl Erasures {
         Ok(())
     }
 
-    /// Carries out what has to be done besides where the storage erased something again when it was opened.
+    /// Does what remains to be done for erasures that the storage repeated when it was opened.
     async fn tell_again(&self) -> Result<(), EraseError> {
         loop {
             let storage = self.storage.clone();
@@ -323,9 +323,9 @@ impl Erase {
 }
 
 impl Server {
-    /// Removes the content of entries for good, from a store and from its entries in quarantine: event, primary key,
+    /// Removes the content of entries permanently, from a store and from its entries in quarantine: event, primary key,
     /// payload and who wrote them. Ids and sequences stay. An erasure that has begun is completed whatever happens to
-    /// the call; repeating it is right.
+    /// the call. Repeating it is safe.
     pub async fn erase(&self, store: &StoreId, what: Erase) -> Result<Erased, EraseError> {
         self.erase_by(By::Process, store, what).await
     }
@@ -342,7 +342,7 @@ impl Server {
         if size.entries == 0 && size.trimmed == Sequence::ZERO && quarantined.is_empty() {
             return Err(EraseError::NoSuchStore(store.clone()));
         }
-        // Check this before anything is written down; otherwise it would be retried forever.
+        // Check this before anything is recorded. Otherwise, it would be retried forever.
         let log = self.inner().erasures.stores.open(store).await?.feed.log();
         if let Err(AppendError::Definite(why)) = log.erase(&[]).await {
             return Err(EraseError::Cannot(why));
@@ -392,7 +392,7 @@ impl Server {
             }
         }
         if erased.quarantined > 0 {
-            // What ran meanwhile may have come too early.
+            // A scrub that ran meanwhile may have been too early.
             let storage = self.inner().storage.clone();
             blocking(move || storage.content_is_erased()).await?;
         }

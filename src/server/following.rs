@@ -1,8 +1,8 @@
 //! The entries of a store for backends that use HTTP: in pages, and as a stream that continues.
 //!
-//! Keeps: the promises of a subscription: from the start on, each entry once, in order, none before it is durable,
-//! across the change from backlog to live; a client that does not read costs one page and a cursor. Leaves out: how it
-//! is asked (`admin_entries`), the newest entries for somebody who watches (`newest`), and a copy of everything
+//! Keeps: the promises of a subscription: each entry from the start once, in order, none before it is durable, including
+//! the change from backlog to live; a client that does not read costs one page and a cursor. Leaves out: the requests
+//! (`admin_entries`), the newest entries for somebody who watches (`newest`), and a copy of everything
 //! (`export`).
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::storage::StorageError;
 /// How many bytes of entries are read at a time; a larger entry is read alone.
 pub(super) const PAGE_BYTES: usize = 128 << 10;
 
-/// A page looks at no more than this many bytes of entries, wanted or not.
+/// A page reads no more than this many bytes of entries, wanted or not.
 pub(super) const LOOKED_AT_MAX: usize = 16 << 20;
 
 /// A page holds no more than this many bytes, or one larger entry.
@@ -40,14 +40,14 @@ type Span = (Sequence, Sequence);
 pub(super) struct EntriesPage {
     /// Each entry as JSON.
     pub(super) entries: Vec<String>,
-    /// The runs of erased entries among what the page looked at.
+    /// The runs of erased entries among those that were read.
     pub(super) erased: Vec<Span>,
-    /// Where the next page begins; `None` if there is no more now.
+    /// Where the next page begins. `None` if there are no more entries now.
     pub(super) next: Option<Sequence>,
     pub(super) head: Sequence,
 }
 
-/// The result of a read: the wanted entries, each as JSON, and the last sequence that was looked at.
+/// The result of a read: the wanted entries, each as JSON, and the last sequence that was read.
 pub(super) struct Read {
     pub(super) entries: Vec<(Sequence, String)>,
     pub(super) last: Sequence,
@@ -55,7 +55,7 @@ pub(super) struct Read {
     bytes: usize,
 }
 
-/// Reads the wanted ones of the next entries from `from` on, which is not beyond `head`: at most `count` of them.
+/// Reads the wanted entries from `from` on, which is not beyond `head`: at most `count` of them.
 pub(super) async fn read(
     feed: &Arc<Feed>,
     wanted: &Selection,
@@ -102,7 +102,7 @@ fn choose(
             read.entries.push((sequence, line));
             read.last = sequence;
         }
-        // Also where there is a gap, or nothing was wanted.
+        // This also applies to a gap, or if nothing was wanted.
         read.last = segment.last().min(head).max(from);
     }
     read
@@ -119,8 +119,8 @@ fn add(spans: &mut Vec<Span>, more: impl IntoIterator<Item = Span>) {
 }
 
 impl Server {
-    /// At most `count` wanted entries. Returns fewer or none if the rest would take too long to find: then `next` says
-    /// where to go on.
+    /// At most `count` wanted entries. Returns fewer or none if it would take too long to find the rest. Then `next` says
+    /// where to continue.
     pub(super) async fn entries_page(
         &self,
         store: &StoreId,

@@ -72,7 +72,7 @@ pub async fn listen_tls(
     serve(server, listeners, options, Some(tls), stop).await
 }
 
-/// What is served at a listener.
+/// What is served on a listener.
 #[derive(Clone, Copy, Debug)]
 enum Mounted {
     Everything,
@@ -115,14 +115,14 @@ async fn serve(
     let handle = http.handle();
     let serving = actix_web::rt::spawn(http);
     stop.await;
-    // No new connections from here on; we finish the live ones.
+    // From here on, there are no new connections. Existing ones are completed.
     handle.pause().await;
     server.shutdown(options.shutdown_timeout).await;
     handle.stop(true).await;
     serving.await.map_err(io::Error::other)?
 }
 
-/// Each connection, from its first byte to its last: `http` gets those whose request has arrived.
+/// Handles each connection, from its first byte to its last. `http` gets those whose request has arrived.
 fn connections<H>(
     server: &Server,
     secure: Option<&Secure>,

@@ -1,4 +1,4 @@
-//! The newest entries of a store, for somebody who watches: no more than a person can follow, however fast they come.
+//! The newest entries of a store, for somebody who watches: never more than a person can follow.
 //!
 //! Keeps: it reads a bounded number of entries in each [`INTERVAL`], and says how many it skipped. Leaves out: the
 //! whole feed, which `following` serves.
@@ -18,13 +18,13 @@ use crate::actors::store::StoreHandle;
 use crate::model::{Sequence, StoreId};
 use crate::storage::{StorageError, StoreLog};
 
-/// Between two looks.
+/// The time between two reads.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Most segments that are read to find the newest entries.
+/// The maximum number of segments that are read to find the newest entries.
 const LOOKS_MAX: usize = 1_000;
 
-/// Most entries that are shown of those since the last look.
+/// The maximum number of entries that are shown from those since the last read.
 pub(super) const NEWEST_MAX: u64 = 100;
 
 impl Server {
@@ -38,7 +38,7 @@ impl Server {
         newest_from(&opened.feed, opened.feed.head(), count).await
     }
 
-    /// The wanted ones of the `count` newest entries, as server-sent events: at most one event in each [`INTERVAL`].
+    /// The wanted ones among the `count` newest entries, as server-sent events: at most one event in each [`INTERVAL`].
     pub(super) fn newest(
         &self,
         store: &StoreId,
@@ -66,8 +66,8 @@ impl Server {
     }
 }
 
-/// Where the newest `count` entries up to `head` begin, past gaps and what is erased. So that nobody waits for what is far
-/// away, it looks at [`LOOKS_MAX`] segments at most; then there may be fewer.
+/// Where the newest `count` entries up to `head` begin, not counting gaps and erased entries. It reads at most [`LOOKS_MAX`]
+/// segments, so that nobody waits long. There may then be fewer.
 async fn newest_from(feed: &Feed, head: Sequence, count: u64) -> Result<Sequence, StorageError> {
     let log = feed.log();
     let found = web::block(move || look_back(&*log, head, count as usize)).await;
@@ -142,7 +142,7 @@ impl Watching {
     async fn open_again(&self) -> Result<(StoreHandle, Lease), StorageError> {
         loop {
             let store = self.server.inner().shared.stores.open(&self.store).await?;
-            // If it was closed just now, it is opened again.
+            // If it was just closed, it is opened again.
             if let Ok(lease) = store.feed.lease() {
                 return Ok((store, lease));
             }

@@ -32,7 +32,7 @@ use crate::services::{Caller, Rejected};
 
 type Answer = Result<HttpResponse, actix_web::Error>;
 
-/// The subprotocol that clients may ask for. It means nothing; but a browser that offers subprotocols, because one of
+/// The subprotocol that clients may request. It has no meaning. But a browser that offers subprotocols, because one of
 /// them carries its token, accepts only a WebSocket that picks one.
 const SUBPROTOCOL: &str = "eventlog";
 
@@ -97,7 +97,7 @@ fn readiness(server: &Server) -> HttpResponse {
     }
 }
 
-/// Until it is known who is revoked and what is granted, nobody is let in.
+/// Nobody is let in until revocations and grants are known.
 fn knows_who_may(server: &Server) -> bool {
     let Inner { shared, grants, .. } = server.inner();
     let is_counted = !shared.quotas.counts_keys() || shared.quotas.usage.is_read();
@@ -173,7 +173,7 @@ async fn upgrade<W: Wire>(
     Ok(response.streaming(WebsocketContext::create(session, stream::pending())))
 }
 
-/// Logs that the server has as many connections as it may have.
+/// Logs that the server has reached its maximum number of connections.
 fn complain_of_number(server: &Server, caller: &Caller) {
     let shared = &server.inner().shared;
     let line = format!(
@@ -197,7 +197,7 @@ fn stranger(
         inbox.push(Notice::PushedOut);
         inbox.wake();
     };
-    // Where the server owns the socket, it was counted when it connected.
+    // If the server owns the socket, it was counted when it connected.
     let stranger = match request.conn_data::<Arc<Stranger>>() {
         Some(stranger) if !stranger.is_accepted() => Arc::clone(stranger),
         Some(_) | None => {
@@ -209,7 +209,7 @@ fn stranger(
     Ok(stranger)
 }
 
-/// Who the caller is, with what `Auth` found out about them; or the answer if it refuses them.
+/// The caller, with the result of `Auth`; or the response if `Auth` refuses them.
 async fn verified_caller(server: &Server, request: &HttpRequest) -> Result<Caller, HttpResponse> {
     let inner = server.inner();
     let mut caller = caller_of(request, inner.caller.as_ref(), &inner.trusted_proxies);

@@ -1,7 +1,7 @@
 //! Server-sent events, one after another, for as long as somebody reads.
 //!
-//! Keeps: the number of streams is bounded; a client that does not read holds up only its own stream; a stream sends
-//! something now and then, so that one whose reader is gone ends; it ends with the token or the session that opened it. Leaves out: what is sent.
+//! Keeps: the number of streams is bounded; a client that does not read delays only its own stream; a stream regularly sends
+//! something, so that it ends if its reader is gone; it ends with the token or session that opened it. Leaves out: the content.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::admin_guard::{self, Standing};
 use super::handle::Server;
 use crate::storage::StorageError;
 
-/// Most streams at one time.
+/// The maximum number of concurrent streams.
 pub(super) const STREAMS_MAX: usize = 256;
 
 /// After this long without an event, something is sent anyway.
@@ -38,7 +38,7 @@ pub(super) fn is_asked(request: &HttpRequest) -> bool {
     accepts(request, "text/event-stream")
 }
 
-/// Whether the request asks for an answer of this kind.
+/// Whether the request accepts this media type.
 pub(super) fn accepts(request: &HttpRequest, media: &str) -> bool {
     let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     accepted.is_some_and(|accepted| accepted.contains(media))
@@ -53,7 +53,7 @@ pub(super) fn put(out: &mut String, id: Option<&dyn Display>, data: &str) {
     let _ = write!(out, "data: {data}\n\n");
 }
 
-/// A place among the streams, until it is dropped.
+/// A slot for a stream, until it is dropped.
 pub(super) struct Place {
     server: Server,
     standing: Standing,
@@ -61,7 +61,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// For the sender of this request, which was let in.
+    /// Takes a slot for the sender of this request, which was authorized.
     pub(super) fn take(server: &Server, request: &HttpRequest) -> Result<Self, Failure> {
         let standing = admin_guard::standing(server, request).ok_or(Failure::Unauthorized)?;
         let permit = server.inner().streams.clone().try_acquire_owned();
@@ -69,7 +69,7 @@ impl Place {
         Ok(Self { server: server.clone(), standing, _permit: permit })
     }
 
-    /// `events`, each as made by [`put`], as an answer that goes on. It ends when they end.
+    /// A response that streams `events`, each made by [`put`]. It ends when they end.
     pub(super) fn answer(
         self,
         events: impl Stream<Item = Result<Bytes, StorageError>> + Unpin + 'static,

@@ -67,7 +67,7 @@ impl std::fmt::Debug for Traces {
 
 enum Message {
     Trace(Box<Finished>),
-    /// Sends everything before it now.
+    /// Requests that everything before it is sent now.
     Flush(SyncSender<()>),
 }
 

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use super::arrived::{Arrived, ClientCertificate};
 use crate::actors::session::unfinished::ReadSize;
 
-/// How many characters of a path are shown at most.
+/// The maximum number of characters of a path that are shown.
 pub(super) const PATH_SHOWN_MAX: usize = 200;
 /// The maximum size of one read.
 const READ_BYTES: usize = 64 * 1_024;
@@ -43,7 +43,7 @@ thread_local! {
 
 type Socket = Rc<RefCell<Arrived>>;
 
-/// What the dispatcher hands over: a request, and its connection.
+/// What the dispatcher passes on: a request, and its connection.
 type Handed = (Request, Framed<Arrived, Codec>);
 
 /// Answers a request for a WebSocket with `app`, and moves its bytes from then on; after any other answer the
@@ -157,7 +157,7 @@ async fn answer(
     Ok((buffer.freeze(), BoxBody::new(())))
 }
 
-/// Sends `head`, then `body` as it comes, then the end of the stream.
+/// Sends `head`, then `body` as it arrives, then the end of the stream.
 async fn send(socket: &Socket, head: Bytes, mut body: BoxBody, sent: &Cell<u64>) -> io::Result<()> {
     write(socket, head).await?;
     while let Some(bytes) = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
@@ -178,13 +178,13 @@ async fn write(socket: &Socket, mut bytes: Bytes) -> io::Result<()> {
             written => bytes.advance(written),
         }
     }
-    // What TLS has encrypted and the socket has not taken yet.
+    // This flushes what TLS has encrypted and the socket has not taken yet.
     poll_fn(|cx| Pin::new(&mut *socket.borrow_mut()).poll_flush(cx)).await
 }
 
 /// What arrives on a socket.
 struct Incoming {
-    /// What came along with the request.
+    /// Bytes that arrived together with the request.
     first: Option<Bytes>,
     socket: Socket,
     size: ReadSize,

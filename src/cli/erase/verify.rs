@@ -35,19 +35,19 @@ pub(in crate::cli) struct VerifyArgs {
     backups: Vec<PathBuf>,
 }
 
-/// It cannot be verified, or is not so.
+/// The check failed, or found some content.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum VerifyError {
-    /// The server does not say.
+    /// The server did not answer.
     #[error(transparent)]
     Admin(#[from] AdminCommandError),
     /// There is no data directory.
     #[error(transparent)]
     NoDataDirectory(#[from] NoDataDirectory),
-    /// It cannot be read.
+    /// The data directory cannot be read.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Nor can a bucket.
+    /// The bucket cannot be read.
     #[error(transparent)]
     Bucket(#[from] BucketError),
     /// There is no bucket at this address.
@@ -64,7 +64,7 @@ pub(in crate::cli) enum VerifyError {
     /// The server could not read its files.
     #[error("the server cannot read its files: {0}")]
     Failed(String),
-    /// Some is left.
+    /// Some content is left.
     #[error("content of erased entries is still there: {0}")]
     Remains(String),
 }
@@ -81,7 +81,7 @@ impl From<io::Error> for VerifyError {
     }
 }
 
-/// What the server says of it, or what was found here.
+/// The server's report, or what was found here.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Found {
@@ -184,7 +184,7 @@ impl From<serde_json::Error> for VerifyError {
     }
 }
 
-/// Gives the places that have some of it.
+/// Prints the result. Returns the places with some content.
 fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
     let mut out = io::stdout().lock();
     writeln!(out, "{} erased entries are known", found.entries)?;
@@ -227,7 +227,7 @@ fn held(place: &Place) -> String {
     format!("{} files have some", place.held)
 }
 
-/// Looks through the backups in a folder. True if some of it is there.
+/// Searches the backups in a folder. Returns true if content was found.
 fn folder(folder: &Path, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -259,7 +259,7 @@ fn folder(folder: &Path, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
         }
         for path in &manifests {
             let text = std::fs::read_to_string(path).map_err(failed(path))?;
-            // A file is named there in quotes.
+            // The name of a file is quoted there.
             let records: u64 = held
                 .iter()
                 .filter(|(name, _)| text.contains(&format!("\"{name}\"")))
@@ -279,10 +279,10 @@ fn folder(folder: &Path, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
     Ok(any)
 }
 
-/// Looks through what a bucket has. True if some of it is there.
+/// Searches the content of a bucket. Returns true if content was found.
 fn bucket(address: &BucketAddress, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
     let bucket = Bucket::open(address)?;
-    // Nobody else knows the name.
+    // Nobody else uses this name.
     let temporary = format!("eventlog-{}.zst", uuid::Uuid::new_v4());
     let temporary = std::env::temp_dir().join(temporary);
     let (mut any, mut files, mut bytes) = (false, 0, 0);

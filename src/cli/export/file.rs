@@ -1,6 +1,6 @@
 //! A file that an earlier export began.
 //!
-//! Keeps: what is not a whole line is cut off; nothing else of the file is changed.
+//! Keeps: only an incomplete last line, or the line that says that the export is complete, is cut off; nothing else is changed.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -10,43 +10,44 @@ use std::path::{Path, PathBuf};
 use eventlog_server::model::{RemoteId, Sequence, StoreId};
 use eventlog_server::protocol::lines::{Head, Line, WrongLine};
 
-/// So much of it is read at a time, in bytes.
+/// How much of it is read at a time, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// How an export begins.
+/// The start of an export.
 const BEGINS: &[u8] = b"{\"export\":";
 
-/// What a file has: some 100 bytes for each of its stores.
+/// The content of a file. It takes about 100 bytes for each store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Begun {
     /// The last store in it.
     pub(super) store: StoreId,
-    /// The server that it is of.
+    /// The server that was exported.
     pub(super) remote_id: RemoteId,
-    /// What was chosen.
+    /// The selection.
     pub(super) filter: String,
-    /// What comes next of each store.
+    /// The next sequence of each store.
     pub(super) next: BTreeMap<StoreId, Sequence>,
-    /// Up to where the last store is there once it has ended.
+    /// The last sequence that the file has of the last store, once that store has ended.
     head: Sequence,
-    /// Whether it has.
+    /// Whether the last store has ended.
     pub(super) is_ended: bool,
     pub(super) entries: u64,
 }
 
-/// A file that is written on.
+/// A file that is continued.
 pub(super) struct Opened {
     pub(super) file: File,
     /// `None` for a new one.
     pub(super) begun: Option<Begun>,
-    /// What is behind this is not a whole line, or the line which says that all is there; in bytes. `None` for a pipe or a terminal.
+    /// Where the kept part ends, in bytes. After it, there is an incomplete line, or the line that says that the export is complete. `None` for
+    /// a pipe or a terminal.
     end: Option<u64>,
-    /// Whether that line is there.
+    /// Whether that line exists.
     pub(super) is_complete: bool,
 }
 
 impl Opened {
-    /// What follows is written behind what is kept.
+    /// Cuts off what is not kept, so that new lines follow the kept part.
     pub(super) fn cut(&mut self) -> io::Result<()> {
         if let Some(end) = self.end {
             self.file.set_len(end)?;
@@ -56,7 +57,7 @@ impl Opened {
     }
 }
 
-/// The file is not one that can be gone on with.
+/// The file cannot be continued.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum FileError {
     /// It cannot be opened or read.
@@ -83,12 +84,12 @@ pub(in crate::cli) enum FileError {
         /// The file.
         path: PathBuf,
     },
-    /// It has another store.
+    /// It contains another store.
     #[error("{} is an export of store {store:?}: use another file", path.display())]
     OfAnotherStore {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The store in the file.
         store: StoreId,
     },
     /// Sequences have another meaning there.
@@ -102,12 +103,12 @@ pub(in crate::cli) enum FileError {
     OfAnotherFilter {
         /// The file.
         path: PathBuf,
-        /// What was chosen.
+        /// The selection.
         filter: String,
     },
 }
 
-/// Opens `path` to be written on. Nothing of it is changed yet.
+/// Opens `path` for writing. Does not change the file yet.
 pub(super) fn open(path: &Path) -> Result<Opened, FileError> {
     let io = |cause| FileError::Io { path: path.to_owned(), cause };
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -120,11 +121,11 @@ pub(super) fn open(path: &Path) -> Result<Opened, FileError> {
     Ok(Opened { file, begun, end: Some(end), is_complete })
 }
 
-/// What a file was found to have.
+/// What was found in a file.
 #[derive(Debug)]
 struct Scanned {
     begun: Option<Begun>,
-    /// How many bytes its whole lines have, without the one that says that all is there.
+    /// The number of bytes of its complete lines, without the line that says that the export is complete.
     end: u64,
     is_complete: bool,
 }
@@ -156,7 +157,7 @@ fn scan(input: &mut impl BufRead, path: &Path) -> Result<Scanned, FileError> {
         {
             begun.entries += 1;
             found.end += bytes;
-            // Only where the last one was counts.
+            // Only the position of the last one matters.
             std::mem::swap(&mut line, &mut last);
             continue;
         }
@@ -174,7 +175,7 @@ fn scan(input: &mut impl BufRead, path: &Path) -> Result<Scanned, FileError> {
     Ok(found)
 }
 
-/// The line of an entry, the last one for now; nothing if it is empty.
+/// Handles the line of an entry, the last one so far. An empty line is ignored.
 fn note_entry(begun: &mut Option<Begun>, line: &[u8]) -> Result<(), WrongLine> {
     if let (Some(begun), false) = (begun, line.is_empty())
         && let Line::Entry(entry) = parse(line)?
@@ -190,7 +191,7 @@ fn parse(line: &[u8]) -> Result<Line, WrongLine> {
     Line::parse(text)
 }
 
-/// Another line than one of an entry.
+/// Handles any other line.
 fn note(begun: &mut Option<Begun>, line: Line) -> Result<(), WrongLine> {
     match (begun, line) {
         (begun, Line::Head(head)) => {
@@ -218,7 +219,7 @@ fn note(begun: &mut Option<Begun>, line: Line) -> Result<(), WrongLine> {
         (_, Line::End(_) | Line::Entry(_)) => {
             return Err(WrongLine::Json("no store begins before it".to_owned()));
         }
-        // Taken by whoever calls.
+        // The caller handles it.
         (_, Line::Complete(_)) => {}
     }
     Ok(())
@@ -269,7 +270,7 @@ mod tests {
                 1 => Some(("a".to_owned(), 1, false, 1)),
                 2 => Some(("a".to_owned(), 4, false, 1)),
                 3 => Some(("a".to_owned(), 6, false, 1)),
-                // All up to the head that the first line speaks of.
+                // Everything up to the head that the first line names.
                 4 => Some(("a".to_owned(), 10, true, 1)),
                 5 => Some(("b".to_owned(), 1, false, 2)),
                 _ => Some(("b".to_owned(), 2, false, 2)),
@@ -291,7 +292,7 @@ mod tests {
         assert!(is_complete && begun.is_ended && end == text.len() as u64);
         assert_eq!((begun.next.len(), begun.entries), (2, 4));
         assert_eq!((next(&begun, "a"), next(&begun, "b")), (13, 10));
-        // Of nothing.
+        // An export of nothing.
         let nothing = scanned(complete).expect("an export");
         assert!(nothing.is_complete && nothing.begun.is_none() && nothing.end == 0);
     }

@@ -1,4 +1,4 @@
-//! `export`: prints what stores have as lines of JSON.
+//! `export`: prints the content of stores as lines of JSON.
 
 mod file;
 mod source;
@@ -141,7 +141,7 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
             eprintln!("continuing after the first {} entries of {}", begun.entries, path.display());
         }
     }
-    // What is complete stays so until something is new.
+    // A complete file stays complete until there is something new.
     let mut is_whole = was_complete;
     let mut out = BufWriter::with_capacity(
         BUFFER_BYTES,
@@ -162,7 +162,7 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
         exported =
             out.write_all(complete(*all).as_bytes()).map(|()| *all).map_err(ExportError::Write);
     }
-    // What there is by now is gone on with.
+    // This continues with what was added meanwhile.
     let file = out.into_inner().map_err(|error| ExportError::Write(error.into_error()))?;
     file.sync_all().map_err(ExportError::Write)?;
     let Complete { stores, entries } = exported?;
@@ -183,7 +183,7 @@ fn complete(all: Complete) -> String {
     line
 }
 
-/// Whether a file is of the place, and of what is asked for.
+/// Checks that a file belongs to this place and this selection.
 fn compare(args: &Args, place: &Place, (begun, path): (&Begun, &Path)) -> Result<(), ExportError> {
     let next = begun.next.get(&begun.store).copied().unwrap_or(Sequence::FIRST);
     let head = source::head(place, &begun.store, &args.wanted(next))?;
@@ -211,12 +211,12 @@ impl Args {
     }
 }
 
-/// Gives `put` what is wanted, a line at a time, behind what was `begun` in a file; all but the last line.
+/// Passes what is wanted to `put`, a line at a time, after what a file already has (`begun`), except for the last line.
 struct Exporting<'a> {
     args: &'a Args,
     place: &'a Place,
     begun: Option<(&'a Begun, &'a Path)>,
-    /// What comes next of each store that was begun.
+    /// The next sequence of each store that was begun.
     next: BTreeMap<StoreId, Sequence>,
     all: Complete,
     progress: Progress,
@@ -263,7 +263,7 @@ impl<'a> Exporting<'a> {
         Ok(self.all)
     }
 
-    /// A store that ends with `head`, if anything of it is new.
+    /// Exports a store that ends with `head`, if it has anything new.
     fn store_up_to(&mut self, store: &StoreId, head: Sequence) -> Result<(), ExportError> {
         let is_there = self.next.get(store).is_some_and(|next| *next > head);
         if is_there { Ok(()) } else { self.store(store) }
@@ -288,7 +288,7 @@ impl<'a> Exporting<'a> {
     }
 }
 
-/// The head that `line` is.
+/// Reads `line` as a head.
 fn head(line: &str) -> Option<Head> {
     let is_one = line.starts_with(r#"{"export":"#);
     match is_one.then(|| Line::parse(line)) {
@@ -298,7 +298,7 @@ fn head(line: &str) -> Option<Head> {
 }
 
 impl Begun {
-    /// Whether lines of this store belong to the file, or of all.
+    /// Whether lines of this store, or of all stores, belong to the file.
     fn may_be_of(&self, store: Option<&StoreId>, path: &Path) -> Result<(), FileError> {
         let Some(wanted) = store else { return Ok(()) };
         match self.next.keys().find(|store| *store != wanted) {
@@ -309,7 +309,7 @@ impl Begun {
         }
     }
 
-    /// Whether the lines behind `head` belong to the file, too.
+    /// Whether the lines after `head` belong to the file too.
     fn goes_on_with(&self, head: &Head, path: &Path) -> Result<(), FileError> {
         let path = || path.to_owned();
         if head.remote_id != self.remote_id {

@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 type Put<'a> = &'a mut dyn FnMut(&str) -> Result<(), ExportError>;
 
-/// Whether a line is that of an entry.
+/// Whether a line is an entry.
 pub(super) fn is_entry(line: &str) -> bool {
     line.starts_with("{\"sequence\":")
 }
@@ -55,7 +55,7 @@ struct ListedStore {
     entries: u64,
 }
 
-/// How many entries this store has, or all stores together. `None` if that takes more than one request, or is unknown.
+/// The number of entries in this store, or in all stores together. `None` if that takes more than one request, or is unknown.
 pub(super) fn entries(place: &Place, store: Option<&StoreId>) -> Option<u64> {
     let sizes: Vec<u64> = match (place, store) {
         (Place::Running(admin), Some(store)) => {
@@ -105,7 +105,7 @@ fn listed(admin: &Admin, after: Option<&StoreId>) -> Result<Vec<(StoreId, Sequen
     listed.stores.into_iter().map(|one| one.head().map(|head| (one.store_id, head))).collect()
 }
 
-/// Gives `put` what is wanted of a store, a line at a time, each with its end.
+/// Passes what is wanted of a store to `put`, a line at a time, each with its line end.
 pub(super) fn read(
     place: &Place,
     store: &StoreId,
@@ -118,7 +118,7 @@ pub(super) fn read(
     }
 }
 
-/// The first line of what is wanted of a store.
+/// The first line for the wanted part of a store.
 pub(super) fn head(
     place: &Place,
     store: &StoreId,
@@ -147,7 +147,7 @@ pub(super) fn head(
     }
 }
 
-/// What is wanted of a store, as a running server sends it.
+/// The wanted part of a store, as a running server sends it.
 fn lines(
     admin: &Admin,
     store: &StoreId,

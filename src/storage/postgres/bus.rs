@@ -26,9 +26,9 @@ use super::tables::Tables;
 use crate::model::{Sequence, StoreId};
 use crate::storage::{KeysChanged, Node};
 
-/// Between two notifications lies so much time at least; what comes meanwhile goes with the next one.
+/// The minimum time between two notifications. What happens meanwhile is sent with the next one.
 const NOTIFY_EVERY: Duration = Duration::from_millis(2);
-/// A notification has 8,000 bytes at most.
+/// The maximum size of a notification is 8,000 bytes.
 const PAYLOAD_BYTES_MAX: usize = 7_500;
 /// How often a node reports that it is there.
 const HERE_EVERY: Duration = Duration::from_secs(5);
@@ -164,12 +164,12 @@ impl Bus {
         self.trouble.lock().clone()
     }
 
-    /// How many other nodes were heard of lately.
+    /// The number of other nodes that were heard of recently.
     pub(super) fn others(&self) -> u64 {
         self.others.lock().len() as u64
     }
 
-    /// This node, and the others that were heard of lately, in the order of their names.
+    /// This node and the others that were heard of recently, in the order of their names.
     pub(super) fn nodes(&self) -> Vec<Node> {
         let others = self.others.lock();
         let others = others.iter().filter(|(_, heard)| heard.elapsed() < GONE_AFTER);

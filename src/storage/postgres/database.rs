@@ -165,7 +165,7 @@ impl Postgres {
         self.0.pool.get().await
     }
 
-    /// How many connections handlers may hold in transactions: others need some too.
+    /// How many connections handlers may hold in transactions. Others need some too.
     pub(crate) fn transactions_max(&self) -> usize {
         (self.0.pool.connections_max() / 2).max(1)
     }
@@ -175,7 +175,7 @@ impl Postgres {
         self.0.bus.moved_handlers();
     }
 
-    /// Woken when others have said so.
+    /// Woken when other nodes have reported that.
     pub(crate) fn handlers_moved(&self) -> Arc<tokio::sync::Notify> {
         self.0.bus.handlers_moved().clone()
     }

@@ -1,7 +1,7 @@
-//! Erasing: the content of single entries goes, and their ids stay.
+//! Erasing: the content of single entries is removed, and their ids stay.
 //!
-//! Keeps: an erased entry stays a row of Effect's table, without event, key and payload, so that the index that knows its id goes on knowing
-//! it; what is kept of its append says that it was erased, in the same transaction.
+//! Keeps: an erased entry stays a row of Effect's table, without event, key and payload, so that the index still knows its id. The facts
+//! of its append record the erasure, in the same transaction.
 
 use super::connect::Conn;
 use super::facts::{self, Encoder, Run, What};
@@ -10,7 +10,7 @@ use super::read::{number, sequence};
 use super::tables::Statements;
 use crate::model::Sequence;
 
-/// Erases the entries of a store with these sequences, which are ascending and there, in the transaction that was begun.
+/// Erases the entries of a store with these sequences, in the current transaction. The sequences are ascending and exist.
 pub(super) async fn erase_rows(
     conn: &mut Conn,
     sql: &Statements,
@@ -42,13 +42,13 @@ fn runs_of((first, last): (i64, i64), told: Option<&[u8]>) -> Result<Vec<Run>, F
         .ok_or_else(|| Failed::new(format!("the note of the entries from {first} on is malformed")))
 }
 
-/// The runs with those erased that are `gone`.
+/// The runs after the entries `gone` were erased.
 fn erased(runs: &[Run], gone: &[Sequence]) -> Vec<u8> {
     let mut encoder = Encoder::default();
     for Run { first, last, what } in runs {
         let mut next = *first;
         let within = gone.partition_point(|at| at < first)..gone.partition_point(|at| at <= last);
-        // Of a gap there is nothing to erase.
+        // A gap contains nothing to erase.
         let within = if *what == What::Gap { &[][..] } else { gone.get(within).unwrap_or(&[]) };
         for at in within {
             if *at > next {

@@ -1,6 +1,6 @@
-//! What is stored about an append beside its entries: who wrote them, and which of its sequences have none.
+//! What is stored about an append besides its entries: who wrote them, and which of its sequences have none.
 //!
-//! Keeps: what was written is read, and nothing else is taken for it. One value for each append, as a table of our own holds it
+//! Keeps: only what was written is read, and nothing else is mistaken for it. There is one value for each append in a table of our own
 //! (`<prefix>_appends`), since the tables of entries are Effect's.
 //!
 //! ```text
@@ -19,7 +19,7 @@ const NO_ENTRIES: u8 = 3;
 const ERASED: u8 = 4;
 const FOREIGN: u8 = 5;
 
-/// Consecutive sequences of which the same is known.
+/// Consecutive sequences with the same facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) first: Sequence,
@@ -27,20 +27,20 @@ pub(super) struct Run {
     pub(super) what: What,
 }
 
-/// What is known of sequences.
+/// What is known about sequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    /// They have entries that this one wrote.
+    /// They have entries, written by this origin.
     Written(Origin),
-    /// They have entries that somebody else wrote, as they are.
+    /// They have entries that somebody else wrote, unchanged.
     Foreign,
-    /// They had entries, of which their rows have no more than the ids.
+    /// They had entries. Their rows have only the ids.
     Erased,
-    /// No entry has them.
+    /// They have no entries.
     Gap,
 }
 
-/// Writes runs, those of the same joined.
+/// Writes runs, and joins equal ones that follow each other.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
@@ -99,7 +99,7 @@ fn write_run(bytes: &mut Vec<u8>, count: u64, what: &What) {
     }
 }
 
-/// The runs from `first` on; `None` if `bytes` are not what [`encode`] writes.
+/// The runs from `first` on. `None` if `bytes` are not the output of [`encode`].
 pub(super) fn decode(first: Sequence, bytes: &[u8]) -> Option<Vec<Run>> {
     let (mut rest, mut next, mut runs) = (bytes, first, Vec::new());
     while !rest.is_empty() {

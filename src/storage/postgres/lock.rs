@@ -25,7 +25,7 @@ use crate::storage::{AppendError, CaughtUp, Locked, StorageError};
 /// How much of what others appended is read at once; the rest is left to readers.
 const BETWEEN_BYTES_MAX: usize = 1 << 20;
 
-/// What the database has of a store. Records what somebody else wrote, because a later append says how much the store
+/// The state of a store in the database. Records what somebody else wrote, because a later append states how much the store
 /// holds.
 pub(super) async fn find(
     conn: &mut Conn,
@@ -198,8 +198,7 @@ fn settle(postgres: &Postgres, parts: [Part; 1], outcome: Outcome) {
     }
 }
 
-/// Begins a transaction that has locked the store's row, in one round trip; returns the next sequence, and where the
-/// ids are.
+/// Begins a transaction that has locked the store's row, in one round trip. Returns the next sequence and the positions of the ids.
 async fn begin(
     conn: &mut Conn,
     sql: &Statements,

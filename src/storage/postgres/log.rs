@@ -58,7 +58,7 @@ impl StoreLog for PostgresLog {
         if known.iter().all(Option::is_some) {
             return Ok(known);
         }
-        // What is in flight is not found, and may have left the memory of this node.
+        // Pending appends are not found in the database, and may not be in this node's memory any more.
         self.state.wait_for_appends();
         let (postgres, log, asked) = (self.postgres.clone(), self.state.clone(), ids.to_vec());
         let found = self.postgres.wait(async move {
@@ -72,7 +72,7 @@ impl StoreLog for PostgresLog {
         })??;
         let head = self.state.head();
         for (known, found) in known.iter_mut().zip(found) {
-            // What another node has appended beyond the head is found again once this node is overtaken by it.
+            // What another node has appended beyond the head is found again when this node is overtaken.
             *known = known.or(found.filter(|at| *at <= head));
         }
         Ok(known)

@@ -39,7 +39,7 @@ impl Notes {
         file.note(&moved, || self.open.shown())
     }
 
-    /// Records what moves, for as long as the task lives.
+    /// Records moved heads for as long as the task lives.
     pub(super) async fn run(self: Arc<Self>) {
         let mut fails = false;
         loop {

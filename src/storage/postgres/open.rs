@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::state::{LogState, Trimmed};
 use crate::model::{Sequence, StoreId};
 
-/// Unused logs are looked for when there are this many more than after the last time.
+/// Unused logs are searched for when there are this many more than after the last search.
 const FORGET_ABOVE: usize = 1_024;
 /// How many heads of stores that are not open are remembered.
 const SHOWN_MAX: usize = 100_000;
@@ -29,7 +29,7 @@ struct Shown {
     heads: HashMap<StoreId, Sequence>,
     /// Those that are not recorded yet.
     moved: HashSet<StoreId>,
-    /// Those of which the database had less when it was asked last.
+    /// Stores of which the database had less when it was last asked.
     refused: HashSet<StoreId>,
 }
 
@@ -76,7 +76,7 @@ impl OpenLogs {
         log.map(|log| log.trimmed()).unwrap_or_default()
     }
 
-    /// The stores that are open.
+    /// The open stores.
     pub(super) fn names(&self) -> Vec<StoreId> {
         let logs = self.logs.lock();
         let open = logs.by_store.iter().filter(|(_, log)| log.strong_count() > 0);
@@ -97,7 +97,7 @@ impl OpenLogs {
             Some(before) => *before = head,
             None => {
                 if shown.heads.len() >= SHOWN_MAX {
-                    // Any of them: it is not known which one matters.
+                    // Any of them is fine: it is not known which one matters.
                     let any = shown.heads.keys().next().cloned();
                     if let Some(any) = any {
                         shown.heads.remove(&any);
@@ -116,7 +116,7 @@ impl OpenLogs {
         self.shown.lock().refused.len() as u64
     }
 
-    /// What this node had shown before it was started.
+    /// Remembers what this node had shown before it was started.
     pub(super) fn remember(&self, heads: HashMap<StoreId, Sequence>) {
         self.shown.lock().heads = heads;
     }

@@ -17,7 +17,7 @@ pub(crate) struct Turn {
 }
 
 impl Order {
-    /// After all that were taken before.
+    /// A turn after all that were taken before.
     pub(crate) fn take(&self) -> Turn {
         let (ends, ended) = oneshot::channel();
         let before = self.0.lock().replace(ended);
@@ -29,7 +29,7 @@ impl Turn {
     /// Waits for its turn.
     pub(crate) async fn come(&mut self) {
         if let Some(before) = &mut self.before {
-            // An error means that it ended.
+            // An error means that the earlier turn has ended.
             let _ = before.await;
             self.before = None;
         }

@@ -39,7 +39,7 @@ impl Pool {
         Self { connector, idle: Arc::default(), free, connections_max }
     }
 
-    /// How many there may be.
+    /// The maximum number of connections.
     pub(crate) const fn connections_max(&self) -> usize {
         self.connections_max
     }

@@ -24,14 +24,14 @@ use crate::storage::{StorageError, behind_trimmed};
 /// How many rows are read at a time.
 const ROWS_MAX: i64 = 2_048;
 
-/// So many bytes are read at a time at most, whatever was asked for; and one entry more.
+/// The maximum number of bytes that are read at a time, whatever was requested, plus one entry.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Who wrote what has no note is not known: Effect's server, whose own handlers ran before it was stored. It counts as the server's.
+/// The origin of entries without a note of who wrote them. Effect's server wrote them, and its own handlers ran before. It counts as the server.
 pub(super) const FOREIGN: Origin = Origin::Server { run_handlers: true };
 
-/// What [`StoreLog::read`](crate::storage::StoreLog::read) gives from the first of `range` on, of a log whose head is the second, and which is
-/// known to be trimmed up to `trimmed`; and what it is trimmed to by now.
+/// What [`StoreLog::read`](crate::storage::StoreLog::read) returns from `from` on, for a log with this `head`. The log is
+/// known to be trimmed up to `trimmed`. Also returns how far it is trimmed by now.
 pub(super) async fn read(
     conn: &mut Conn,
     sql: &Statements,
@@ -74,10 +74,10 @@ pub(super) async fn read(
     Ok((behind_trimmed(trimmed.last.min(head), from, all), trimmed))
 }
 
-/// What was read.
+/// The result of a read.
 enum Page {
     Segments(Vec<Segment>),
-    /// The page begins with what was trimmed meanwhile, at this node or another one. What is known of that may be gone already.
+    /// The page begins with entries that were trimmed meanwhile, here or at another node. Their facts may be deleted already.
     Trimmed(Trimmed),
 }
 
@@ -178,7 +178,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// As a record. What others wrote stands there as it is.
+    /// Writes the row as a record. Entries of others are stored unchanged.
     pub(super) fn write(&self, is_ours: bool, record: &mut Vec<u8>) {
         let text =
             |column: &'a str| if is_ours { from_column(column) } else { Cow::Borrowed(column) };
@@ -192,7 +192,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The segments from `from` to `last`, which `rows` are the entries of and `runs` what is noted.
+/// The segments from `from` to `last`, made from the rows of entries and the recorded `runs`.
 fn build(
     store: &StoreId,
     from: Sequence,
@@ -209,7 +209,7 @@ fn build(
         while runs.next_if(|run| run.last < next).is_some() {}
         let run = runs.peek().filter(|run| run.first <= next);
         if let Some(Run { last: end, what: what @ (What::Gap | What::Erased), .. }) = run {
-            // Where the page ends, the rest of it may have been left out.
+            // The rest may have been left out at the end of the page.
             let end = if *what == What::Erased { (*end).min(last) } else { *end };
             all.extend(std::mem::replace(&mut builder, SegmentBuilder::new(end.next())).finish());
             all.extend(without_entries(what, next, end));
@@ -231,7 +231,7 @@ fn build(
     Ok(all)
 }
 
-/// What is shown of sequences without entries.
+/// What is shown for sequences without entries.
 fn without_entries(what: &What, first: Sequence, last: Sequence) -> Vec<Segment> {
     let gaps = Segment::gaps(first, last);
     if *what == What::Gap {
@@ -240,7 +240,7 @@ fn without_entries(what: &What, first: Sequence, last: Sequence) -> Vec<Segment>
     gaps.iter().filter_map(|gap| Segment::erased(gap.first(), gap.span() as u32)).collect()
 }
 
-/// A sequence as a column holds it.
+/// A sequence as a column value.
 pub(super) const fn number(sequence: Sequence) -> i64 {
     // At most 2^53 - 1.
     sequence.get() as i64

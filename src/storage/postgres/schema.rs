@@ -12,15 +12,15 @@
 //! | the remote id's | Effect's: the remote id |
 //! | `<prefix>_meta` | the version of our tables; a number that counts changes of keys and records |
 //! | `<prefix>_changed_keys` | which key each of the last changes was about |
-//! | `<prefix>_nodes` | for each node the last change of keys and records that it has to have heard of before it appends |
+//! | `<prefix>_nodes` | for each node, the last change of keys and records that it must have heard of before it appends |
 //! | `<prefix>_appends` | for each append: when, who wrote what, which sequences have no entry, and how much the store holds since |
-//! | `<prefix>_trims` | of each store that was trimmed: up to where, and how much is not counted any more since |
+//! | `<prefix>_trims` | for each trimmed store: up to where, and how much is not counted any more since |
 //! | `<prefix>_quarantine`, `…_quarantine_parts`, `…_quarantine_last` | entries that are too large to be stored, their content in parts, and the last number that one got |
 //! | `<prefix>_keys` | the registry: the store of each public key |
 //! | `<prefix>_used_keys` | the store that each public key was used with first |
 //! | `<prefix>_records` | revocations and grants |
-//! | `<prefix>_journal` | how far groups of handlers are |
-//! | `<prefix>_claims` | which node has a group in a store, with its fencing number and how far it is; `moved` is the transaction that changed the row last |
+//! | `<prefix>_journal` | the positions of groups of handlers |
+//! | `<prefix>_claims` | which node has a group in a store, with its fencing number and position; `moved` is the last transaction that changed it |
 //! | `<prefix>_handlers` | until when each node has what it has claimed |
 //!
 //! In `_appends`, `facts` are NULL for entries that Effect's server wrote. `facts` describes the content. Names are
@@ -33,15 +33,15 @@ use crate::model::RemoteId;
 
 /// The version of our tables.
 pub(super) const VERSION: i32 = 4;
-/// In its place while a server is moved into the database, so that no version of this program serves it.
+/// Replaces the version while a server is moved into the database, so that no version of this program serves it.
 pub(super) const MIGRATING: i32 = i32::MAX - 1;
-/// In its place once the server was moved elsewhere.
+/// Replaces the version once the server was moved elsewhere.
 pub(super) const MOVED: i32 = i32::MAX;
 
-/// Taken while tables are made, so that two nodes that start at the same time do not get into each other's way.
+/// This lock is held while tables are created, so that two nodes that start at the same time do not disturb each other.
 pub(super) const LOCK: i64 = 0x6576_656e_746c_6f67;
 
-/// Makes what is missing, and gives the remote id.
+/// Creates missing tables, and returns the remote id.
 pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId, Failed> {
     conn.in_transaction = true;
     conn.client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
@@ -55,7 +55,7 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
     let found = conn.client.query_one(&format!("SELECT version FROM {meta}"), &[]).await?;
     let version: i32 = found.try_get(0)?;
     if version < VERSION {
-        // What an earlier version has not made. Its nodes go on meanwhile, and do not start again.
+        // These are tables that an earlier version has not created. Its nodes continue meanwhile, but cannot start again.
         conn.client.batch_execute(&create(tables)).await?;
         let now = format!("UPDATE {meta} SET version = {VERSION}");
         conn.client.batch_execute(&now).await?;

@@ -25,7 +25,7 @@ const LINES_ABOVE: usize = 10_000;
 pub(super) struct ShownFile {
     path: PathBuf,
     remote_id: RemoteId,
-    /// `None`: has to be written from scratch.
+    /// `None` if the file must be written from scratch.
     file: Option<File>,
     lines: usize,
 }
@@ -51,7 +51,7 @@ impl ShownFile {
         Ok((opened, heads))
     }
 
-    /// Records heads that have moved, durably. `all` are all that count, in case the file has to be written from
+    /// Records heads that have moved, durably. `all` are all that count, in case the file must be written from
     /// scratch.
     pub(super) fn note(
         &mut self,
@@ -83,7 +83,7 @@ impl ShownFile {
             File::open(folder)?.sync_all()?;
         }
         self.file = Some(file);
-        // As many more may come.
+        // The same number may be added again.
         self.lines = 0;
         Ok(())
     }
@@ -101,7 +101,7 @@ fn lines(heads: &[(StoreId, Sequence)]) -> Vec<u8> {
     bytes
 }
 
-/// What counts, the number of lines, and whether the last one is complete; `None` if it belongs to another database.
+/// What counts, the number of lines, and whether the last one is complete. `None` if it belongs to another database.
 fn parse(bytes: &[u8], remote_id: RemoteId) -> Option<(HashMap<StoreId, Sequence>, usize, bool)> {
     let mut all = bytes.split_inclusive(|byte| *byte == b'\n');
     let head: (String, String) = serde_json::from_slice(all.next()?).ok()?;

@@ -13,7 +13,7 @@ use super::recent::Recent;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, StorageError, check_consecutive};
 
-/// What outlives the calls on one log object.
+/// The state that outlives the calls on one log object.
 pub(super) struct LogState {
     pub(super) store: StoreId,
     state: Mutex<State>,
@@ -26,7 +26,7 @@ pub(super) struct LogState {
 struct State {
     /// The store was opened again since, or an append failed: this object appends nothing any more.
     ended: Option<AppendError>,
-    /// Durable, as far as this node knows.
+    /// The last durable sequence that this node knows of.
     head: Sequence,
     /// The end of what was handed in.
     tail: Sequence,
@@ -34,14 +34,14 @@ struct State {
     totals: Totals,
     trimmed: Trimmed,
     recent: Recent,
-    /// Whether the store is known to have its row.
+    /// Whether it is known that the store has a row.
     has_row: bool,
     waiting: VecDeque<Waiting>,
     /// Whether it is in the queue, or its appends are in progress.
     is_queued: bool,
     /// Handed in and not answered.
     pending: usize,
-    /// Its ids collided with others a moment ago: it is sent without other stores.
+    /// Whether its ids recently collided with others, so that it is sent without other stores.
     alone: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Trimmed {
     pub(super) bytes: u64,
 }
 
-/// What the database has of a store.
+/// The state of a store in the database.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) head: Sequence,
@@ -86,7 +86,7 @@ pub(super) struct Taken {
 }
 
 impl LogState {
-    /// One that is not open yet.
+    /// The log of a store that is not open yet.
     pub(super) fn new(store: StoreId) -> Arc<Self> {
         let state = State {
             ended: Some(AppendError::Definite("the store is not open yet".into())),
@@ -128,7 +128,7 @@ impl LogState {
         }
     }
 
-    /// Continues where others are. `between` is what they appended, as far as it was read.
+    /// Continues from the head that others moved. `between` is what they appended, as far as it was read.
     pub(super) fn caught_up(&self, found: Found, between: &[Segment]) -> Result<(), StorageError> {
         let mut state = self.state.lock();
         match &state.ended {
@@ -157,7 +157,7 @@ impl LogState {
         self.state.lock().trimmed.last
     }
 
-    /// Its beginning was trimmed, here or at another node.
+    /// Records that the store was trimmed, here or at another node.
     pub(super) fn trimmed_to(&self, trimmed: Trimmed) {
         self.state.lock().trim(trimmed);
     }
@@ -167,7 +167,7 @@ impl LogState {
         ask(&self.state.lock().recent)
     }
 
-    /// Accepts an append; `true` if the store has to be queued for it.
+    /// Accepts an append. Returns true if the store must be queued for it.
     pub(super) fn hand_in(
         &self,
         segments: Vec<Segment>,
@@ -192,7 +192,7 @@ impl LogState {
         Ok(Taken { appends: vec![waiting], has_row: true })
     }
 
-    /// Appends that go together, about `bytes_max` of them and at least one; and whether no other store goes with them.
+    /// Takes appends for one statement, about `bytes_max` of them and at least one. Also says whether the statement must have no other store.
     pub(super) fn take(&self, bytes_max: usize) -> Taken {
         let mut state = self.state.lock();
         let (mut appends, mut bytes) = (Vec::new(), 0);
@@ -209,7 +209,7 @@ impl LogState {
         self.state.lock().alone
     }
 
-    /// Reports how the appends that were taken ended; `true` if the store has to be queued again.
+    /// Reports the result of the appends that were taken. Returns true if the store must be queued again.
     pub(super) fn settle(&self, taken: Taken, result: &Result<(), AppendError>) -> bool {
         let mut state = self.state.lock();
         let mut answers: Vec<_> = taken.appends;
@@ -242,7 +242,7 @@ impl LogState {
         goes_on
     }
 
-    /// Its ids collided with others: until an append succeeds, it goes alone.
+    /// Its ids collided with others, so it is sent alone until an append succeeds.
     pub(super) fn set_alone(&self) {
         self.state.lock().alone = true;
     }

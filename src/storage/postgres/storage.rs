@@ -77,7 +77,7 @@ impl Storage for PostgresStorage {
         })??;
         check_head(&self.postgres, store, found.head)?;
         if found.emptied < found.trimmed.last {
-            // The process that trimmed it was ended.
+            // The process that trimmed it may have ended early.
             empty_behind(&self.postgres, store.clone());
         }
         state.opened(found, newest);
@@ -117,7 +117,7 @@ impl Storage for PostgresStorage {
         self.postgres.wait(async move {
             let mut conn = postgres.conn().await?;
             let sql = &postgres.tables().sql;
-            // Records what others wrote, which has no time and no size before this.
+            // This records what others wrote, which had no time and no size before.
             find(&mut conn, sql, &store).await?;
             let statement = conn.prepare(&sql.size).await?;
             let name = to_column(store.as_str());

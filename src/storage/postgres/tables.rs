@@ -47,15 +47,15 @@ pub(super) struct Statements {
     pub(super) note_foreign: String,
     /// Bytes of the entries from `$2` to `$3` of the store `$1`, and how many there are.
     pub(super) bytes_between: String,
-    /// What [`trim`](super::trim) asks and does.
+    /// The statements for [`trim`](super::trim).
     pub(super) trim: TrimStatements,
-    /// What [`erase`](super::erase) asks and does.
+    /// The statements for [`erase`](super::erase).
     pub(super) erase: EraseStatements,
     /// The greatest id of the store `$1` that is not above `$2`.
     pub(super) newest_id: String,
-    /// Which of the ids `$2` the store `$1` has, and where.
+    /// Which of the ids `$2` the store `$1` has, and their sequences.
     pub(super) known: String,
-    /// Where ids above `$2` stand before `$3` in the store `$1`, at most `$4` of them.
+    /// The sequences of ids above `$2` before `$3` in the store `$1`, at most `$4` of them.
     pub(super) above: String,
     /// See [`read`].
     pub(super) read: String,
@@ -95,17 +95,17 @@ pub(super) struct TrimStatements {
     pub(super) nth: String,
 }
 
-/// The statements of erasing. `$1` is the store.
+/// The statements for erasing. `$1` is the store.
 pub(super) struct EraseStatements {
-    /// What is kept of the appends that the sequences `$2` are of, which nobody else changes before the transaction ends.
+    /// The facts of the appends that contain the sequences `$2`. Nobody else can change them before the transaction ends.
     pub(super) appends: String,
-    /// Keeps `$3` of the appends that begin with `$2`.
+    /// Replaces the facts of the appends that begin with `$2` by `$3`.
     pub(super) note: String,
     /// Empties the rows `$2`.
     pub(super) empty: String,
 }
 
-/// So many changes of keys are told apart; a node that was away for longer takes all keys for changed.
+/// The number of changes of keys that are kept apart. A node that was away for longer assumes that all keys have changed.
 pub(super) const CHANGED_KEYS_MAX: i64 = 10_000;
 
 impl Tables {
@@ -275,12 +275,12 @@ impl EraseStatements {
     }
 }
 
-/// The appends of many stores, each of which happens whole or not at all; gives the numbers of those that did, and 0 unless keys or records
-/// have changed since this node (`$15`) has heard of the last change (`$16`): then nothing happens.
+/// The appends of many stores. Each happens whole or not at all. Returns the numbers of those that happened, and 0 unless keys or records
+/// have changed since the last change (`$16`) that this node (`$15`) has heard of. If they have, nothing happens.
 ///
-/// Rows are locked in the order of their names, so no two statements wait for each other. A row that somebody else moved meanwhile is
-/// read again once it is locked, and is none of ours if it does not say what was expected. An id that is there already fails the whole
-/// statement: a subquery could not see what was committed since the statement began.
+/// Rows are locked in the order of their names, so no two statements wait for each other. A row that was moved meanwhile is read again
+/// once it is locked, and is left out if its head is not the expected one. An existing id fails the whole statement: a subquery could
+/// not see what was committed since the statement began.
 ///
 /// ```text
 /// $1  store      $4  first    of each store        $9   number of the store    of each entry

@@ -1,4 +1,4 @@
-//! Two nodes on one database, and what somebody else does to its tables.
+//! Two nodes on one database, and the effects of changes that somebody else makes to its tables.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn the_database_judges_who_appends_and_who_was_overtaken_goes_on_under_the_lock(
     assert_eq!((read, locked.known), (first.clone(), vec![Some(at(2)), None]));
     wait((locked.append)(segments(at(4), &second, 10, &client("bob")))).expect("appended");
     assert_eq!(other.head(), at(5));
-    // Without the lock again.
+    // This works without the lock again.
     append(&*other, &ids(1), 10);
     assert!(matches!(try_append(&*one, 4, &ids(1)), Err(AppendError::Overtaken)));
     let caught_up = wait(one.catch_up(at(3))).expect("caught up");
@@ -127,7 +127,7 @@ fn a_store_hears_of_what_another_node_appends() {
     assert_eq!(runtime.block_on(heard).expect("it is open"), at(2));
 }
 
-/// As Effect's server writes: without a note of who wrote, and with the head in the same transaction.
+/// An insert as Effect's server makes it: without a note of who wrote, and with the head in the same transaction.
 const FOREIGN: &str = "INSERT INTO effect_events_stores VALUES ('s', 4); \
     INSERT INTO effect_events SELECT 's', n, decode(lpad(to_hex(n), 32, '0'), 'hex'), 'Noted', E'\\x01\\x01' || n, '\\x0102' \
     FROM generate_series(1, 3) AS n";
@@ -151,7 +151,7 @@ fn what_effects_server_wrote_is_read_and_goes_on() {
     let size = StoreSize { head: at(4), trimmed: at(0), entries: 4, bytes: log.bytes() };
     assert_eq!(nodes.storages[0].0.size(&store("s")).expect("a size"), size);
     assert_eq!(all_ids(&*log).len(), 4);
-    // When a node first saw it.
+    // The time at which a node first saw it.
     let noted = "SELECT first, last, facts IS NULL FROM effect_events_appends ORDER BY first";
     assert_eq!(nodes.sql(noted), "1|3|t\n4|4|f");
 }
@@ -209,7 +209,7 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
     let log = nodes.log(1, "s");
     append(&*log, &ids(1), 10);
     revoke(&nodes.storages[0].1, "alice");
-    // From here on, until the change is applied here.
+    // This holds until the change is applied here.
     for _ in 0..3 {
         let log = nodes.log(1, "s");
         let refused = try_append(&*log, 2, &ids(1));
@@ -221,7 +221,7 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
     let locked = wait(nodes.log(1, "s").lock(at(1), ids(1))).expect("locked");
     let refused = wait((locked.append)(segments(at(2), &ids(1), 10, &client("alice"))));
     assert!(matches!(refused, Err(AppendError::Definite(_))), "{refused:?}");
-    // Its own change does not hold it up.
+    // Its own change does not delay it.
     append(&*nodes.log(0, "t"), &ids(1), 10);
     let changed = wait(async { changes.recv().await }).expect("a change");
     assert_eq!(changed.keys, Some(Vec::new()));
@@ -229,7 +229,7 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
     append(&*nodes.log(1, "s"), &ids(1), 10);
 }
 
-/// Waits for what happens after an answer.
+/// Waits for something that happens after an answer.
 fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..3_000 {
         if holds() {
@@ -252,13 +252,13 @@ fn what_one_node_trims_no_node_reads_and_the_rest_of_a_killed_one_is_emptied_lat
         "SELECT count(*) FROM effect_events WHERE event = '' AND octet_length(payload) = 0";
     until("rows are emptied", || nodes.sql(emptied) == "4");
     until("it is noted", || nodes.sql("SELECT emptied FROM effect_events_trims") == "4");
-    // It was not told, and finds out.
+    // It was not told, and finds out by itself.
     let read = other.read(at(1), 1 << 20).expect("a read");
     assert!(read[0].is_gap() && read[0].last() == at(4), "{:?}", read[0]);
     let kept: Vec<_> = read.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
     assert_eq!((kept, other.trimmed()), (written[4..].to_vec(), at(4)));
     assert_eq!(other.lookup(&written[..1]).expect("a look"), [Some(at(1))]);
-    // The state that a node leaves that is killed before it has emptied anything.
+    // The state after a node was killed before it emptied anything.
     nodes.sql("UPDATE effect_events SET event = 'Noted' WHERE sequence = 2; UPDATE effect_events_trims SET emptied = 0");
     nodes.log(1, "s");
     until("rows are emptied", || nodes.sql(emptied) == "4");

@@ -95,7 +95,7 @@ async fn set(postgres: &Postgres, store: &StoreId, last: Sequence) -> Result<Tri
     Ok(wanted)
 }
 
-/// Begins a transaction, and does in it all but the commit; `None` if `last` is beyond the head.
+/// Begins a transaction and does everything in it except the commit. `None` if `last` is beyond the head.
 pub(super) async fn plan(
     conn: &mut Conn,
     sql: &Statements,

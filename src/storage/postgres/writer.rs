@@ -20,18 +20,18 @@ use super::state::LogState;
 use super::tables::Tables;
 use crate::storage::AppendError;
 
-/// How many stores go with one statement.
+/// The maximum number of stores in one statement.
 const STORES_MAX: usize = 256;
 /// A statement is closed at this many bytes; one store's appends may exceed it.
 const BYTES_MAX: usize = 1 << 20;
-/// How often a statement is tried that others were in the way of.
+/// How many times a statement is tried if others were in the way.
 const TRIES_MAX: u32 = 5;
-/// Permissions have to be checked again, which happens when the writer writes again.
+/// Permissions must be checked again. That happens when the writer retries.
 pub(super) const KEYS_CHANGED: &str =
     "keys or rights have changed at another node meanwhile, try again";
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The stores that have something to append.
+/// The stores with waiting appends.
 #[derive(Default)]
 pub(super) struct Queue {
     stores: Mutex<VecDeque<Arc<LogState>>>,
@@ -44,7 +44,7 @@ impl Queue {
         self.more.notify_one();
     }
 
-    /// What goes with the next statement, once there is something.
+    /// The parts of the next statement, once there are any.
     async fn next(&self) -> Vec<Part> {
         loop {
             let more = self.more.notified();
@@ -112,7 +112,7 @@ impl Writing {
                     self.settle(parts, &AppendError::Overtaken);
                 }
                 Outcome::Known => {
-                    // It is not known whose id it is.
+                    // It is not known to whom the id belongs.
                     each.extend(parts.into_iter().map(|part| {
                         part.log.set_alone();
                         vec![part]
@@ -122,7 +122,7 @@ impl Writing {
                     let moves = self.fence.moves();
                     self.bus.ask_soon();
                     self.settle(parts, &AppendError::Definite(KEYS_CHANGED.into()));
-                    // Otherwise the next statement would meet the same.
+                    // Otherwise, the next statement would fail in the same way.
                     moves.await;
                 }
                 Outcome::Again(failed) | Outcome::Refused(failed) => {
@@ -130,7 +130,7 @@ impl Writing {
                     self.settle(parts, &error);
                 }
                 Outcome::Unclear(told) => {
-                    // Nothing more is heard of what is in flight on this connection.
+                    // The result of pending statements on this connection will never be known.
                     *conn = None;
                     self.settle(parts, &AppendError::Indefinite(told.into()));
                 }

@@ -1,7 +1,7 @@
 //! What a node asks the database now and then: heads of open stores, changes of keys and records, and whether it can be
 //! used.
 //!
-//! Keeps: what a lost notification would have said is found out.
+//! Keeps: what a lost notification would have reported is found anyway.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use super::{AGAIN, Bus};
 use crate::model::{PublicKey, StoreId};
 use crate::storage::KeysChanged;
 
-/// How often heads are requested; without notifications more often.
+/// How often heads are requested. Without notifications, it is more often.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(100);
 /// How many heads are requested at a time.
@@ -28,11 +28,11 @@ const HEADS_AT_ONCE: usize = 1_000;
 /// How often a node records in the database that it is there; one that was not seen for an hour is removed.
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 
-/// Between two lines that say that the database is lost lies so much time at least.
+/// The minimum time between two lines that say that the database is lost.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// What is logged of times at which the database cannot be used: one line at the beginning and one at the end, and nothing of those that
-/// follow at once.
+/// Decides what is logged when the database cannot be used: one line at the beginning and one at the end, and nothing about failures
+/// that follow at once.
 #[derive(Default)]
 struct Outage {
     since: Option<Instant>,
@@ -93,7 +93,7 @@ impl Bus {
     ) -> Result<(), Failed> {
         let known = self.changes.load(Ordering::Acquire);
         if changes == known {
-            // There is no change that it has not heard of, unless one is being applied.
+            // It has heard of all changes, unless one is being applied.
             return Ok(());
         }
         let table = &self.tables.changed_keys;

@@ -1,7 +1,7 @@
 //! A database that a server is moved to, or from.
 //!
-//! Keeps: no node starts meanwhile, and none is there; whether it may be served is said in the database, with the version of its tables, so
-//! that every version of this program knows. Blocks: it has a thread of its own, that of whoever moves.
+//! Keeps: no node is running, and none can start meanwhile. Whether the database may be served is stored in it, with the version of its
+//! tables, so that every version of this program checks it. Blocks: it uses the thread of the caller.
 
 mod read;
 mod table;
@@ -21,25 +21,25 @@ use super::tls::Tls;
 use super::{PostgresError, PostgresOptions};
 use crate::model::RemoteId;
 
-/// So often it is looked whether nodes are there, and so long between.
+/// How many times to check for nodes, and the time in between.
 const LOOKS_MAX: usize = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The database, with nobody else in it.
+/// The database, which nobody else uses.
 pub(crate) struct Session {
     runtime: Runtime,
     conn: Conn,
-    /// For tables, which are read and written at the same time.
+    /// A second connection for tables, which are read and written at the same time.
     beside: Conn,
     tables: Tables,
 }
 
-/// What is in a database that a server is to be moved to.
+/// The state of a database that a server should be moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// What is there of this server is gone on with.
+    /// The move of this server is in progress and is continued.
     Open,
-    /// This server was moved to it before, and may have gone on there.
+    /// This server was moved to it before, and may have continued there.
     Finished,
 }
 
@@ -48,7 +48,7 @@ fn refused(told: impl Into<String>) -> Failed {
 }
 
 impl Session {
-    /// Connects, and keeps nodes from starting for as long as it lives. Refused while some are there. Blocks.
+    /// Connects, and prevents nodes from starting for as long as it lives. Refused while nodes are running. Blocks.
     pub(crate) fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
         options.check()?;
         let (mut config, authorities) = options.driver()?;
@@ -69,13 +69,13 @@ impl Session {
         Ok(Self { runtime, conn, beside, tables })
     }
 
-    /// Has the database be for the server `remote_id`, and not be served before [`Session::finish`].
+    /// Reserves the database for the server `remote_id`. It cannot be served before [`Session::finish`].
     pub(crate) fn begin_into(&mut self, remote_id: RemoteId) -> Result<Target, Failed> {
         let Self { runtime, conn, tables, .. } = self;
         runtime.block_on(begin_into(conn, tables, remote_id))
     }
 
-    /// Whose database it is, from which a server is to be moved; and whether that was done before.
+    /// The remote id of the database that a server is moved from, and whether it was already moved.
     pub(crate) fn begin_from(&mut self) -> Result<(RemoteId, bool), Failed> {
         let Self { runtime, conn, tables, .. } = self;
         runtime.block_on(async {
@@ -89,7 +89,7 @@ impl Session {
                 return Err(refused("its tables were made by a later version of this program"));
             }
             if version != MOVED {
-                // An earlier version may have made fewer tables.
+                // An earlier version may have created fewer tables.
                 conn.client.batch_execute(&schema::create(tables)).await?;
             }
             let found = whose(conn, tables).await?;
@@ -99,7 +99,7 @@ impl Session {
         })
     }
 
-    /// It may be served.
+    /// Marks the database as ready to be served.
     pub(crate) fn finish(&mut self) -> Result<(), Failed> {
         let Tables { meta, .. } = &self.tables;
         let done = format!(
@@ -109,14 +109,14 @@ impl Session {
         Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
     }
 
-    /// All of it was moved elsewhere: no node starts on it again.
+    /// Records that everything was moved elsewhere. No node starts on it again.
     pub(crate) fn note_moved(&mut self) -> Result<(), Failed> {
         let done = format!("UPDATE {} SET version = {MOVED}", self.tables.meta);
         Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
     }
 }
 
-/// Takes the lock that a node takes when it starts, and checks that no node is there. Connections of a process that was ended go away within
+/// Takes the lock that a node takes when it starts, and checks that no node is running. Connections of an ended process disappear within
 /// a moment.
 async fn alone(conn: &Conn, nodes: &str) -> Result<(), Failed> {
     let lock = format!("SELECT pg_try_advisory_lock({})", schema::LOCK);
@@ -152,7 +152,7 @@ async fn version(conn: &Conn, tables: &Tables) -> Result<Option<i32>, Failed> {
     Ok(Some(found.try_get(0)?))
 }
 
-/// Whose database it is; `None` if that is not said.
+/// The remote id of the database. `None` if there is none.
 async fn whose(conn: &Conn, tables: &Tables) -> Result<Option<RemoteId>, Failed> {
     let Tables { remote_id, .. } = tables;
     if !is_there(conn, remote_id).await? {
@@ -173,7 +173,7 @@ async fn begin_into(conn: &mut Conn, tables: &Tables, own: RemoteId) -> Result<T
     let Tables { meta, entries, remote_id, .. } = tables;
     let begun = match version {
         Some(MIGRATING) => String::new(),
-        // What is there is older than what comes; none of it is taken as compared.
+        // The existing content is older than the new one, so none of it counts as compared.
         Some(MOVED) => {
             format!("DROP TABLE IF EXISTS {meta}_moving; UPDATE {meta} SET version = {MIGRATING}")
         }

@@ -1,4 +1,4 @@
-//! What a database has of stores, with nothing but the ids of what is trimmed or erased.
+//! The stores of a database. Trimmed or erased entries have only their ids.
 
 use tokio_postgres::types::ToSql;
 
@@ -15,13 +15,13 @@ use crate::storage::postgres::read::{FOREIGN, Row, missing, number, sequence};
 use crate::storage::postgres::tables::Tables;
 use crate::storage::postgres::text::{from_column, to_column};
 
-/// So many rows are read at a time.
+/// How many rows are read at a time.
 const ROWS_MAX: i64 = 4_096;
 
-/// Who is said to have written an entry whose content is gone, on sled as well.
+/// The origin of an entry whose content is gone, as on sled.
 const NOBODY: Origin = Origin::Server { run_handlers: false };
 
-/// What is known of some entries, and when they were committed.
+/// The facts of some entries, and when they were committed.
 struct Noted {
     run: Run,
     time_ms: u64,
@@ -44,7 +44,7 @@ impl Session {
         self.states(&asked, &[&after, &count])
     }
 
-    /// What it has of these stores; those that it does not have are left out.
+    /// The states of these stores. Missing stores are left out.
     pub(crate) fn states_of(
         &mut self,
         names: &[&StoreId],
@@ -78,13 +78,13 @@ impl Session {
         rows?.iter().map(state).collect()
     }
 
-    /// Notes what somebody else wrote to the store, which has no time before.
+    /// Records what somebody else wrote to the store, which had no time before.
     pub(crate) fn note_foreign(&mut self, store: &StoreId) -> Result<(), StorageError> {
         let Self { runtime, conn, tables, .. } = self;
         runtime.block_on(find(conn, &tables.sql, store)).map(drop)
     }
 
-    /// The entries of a store from `from` on up to its head, about `bytes_max` of them; one piece at least.
+    /// The entries of a store from `from` up to its head, about `bytes_max` of them. At least one piece.
     pub(crate) fn pieces(
         &mut self,
         state: &StoreState,
@@ -116,7 +116,7 @@ async fn pieces(
     build(state, (from, last), rows, &noted)
 }
 
-/// What is known of the entries from the first of `range` on, and up to where, which is the end of it or before.
+/// The facts of the entries from `from` on. Also returns the last sequence for which they are known, at most `last`.
 async fn noted(
     conn: &mut Conn,
     tables: &Tables,
@@ -124,7 +124,7 @@ async fn noted(
     (from, last): (Sequence, Sequence),
 ) -> Result<(Vec<Noted>, Sequence), StorageError> {
     let appends = &tables.appends;
-    // One that ends behind where it begins is always there: the last append is never forgotten.
+    // There is always an append that ends after the start: the last append is never deleted.
     let asked = format!(
         "SELECT first, last, facts, (extract(epoch FROM committed_at) * 1000)::bigint FROM {appends} WHERE store_id = $1 \
          AND first >= coalesce((SELECT max(first) FROM {appends} WHERE store_id = $1 AND first <= $2), 0) ORDER BY first LIMIT $3"
@@ -156,7 +156,7 @@ async fn noted(
     Ok((all, if is_cut { last.min(known) } else { last }))
 }
 
-/// The pieces of the entries in `range`, of which these are the rows.
+/// The pieces of the entries from `from` to `last`, made from these rows.
 fn build(
     state: &StoreState,
     (from, last): (Sequence, Sequence),
@@ -169,7 +169,7 @@ fn build(
     while building.next <= last {
         let next = building.next;
         while noted.next_if(|noted| noted.run.last < next).is_some() {}
-        // Where what was known of trimmed entries is forgotten, they were committed before what comes next.
+        // Where the facts of trimmed entries are deleted, the entries were committed before the next ones.
         let time_ms = noted.peek().map_or(0, |noted| noted.time_ms);
         let known = noted.peek().map(|noted| &noted.run).filter(|run| run.first <= next);
         if let Some(Run { last: end, what: What::Gap, .. }) = known {
@@ -180,7 +180,7 @@ fn build(
             if next > state.trimmed {
                 return Err(missing(&state.name, next));
             }
-            // What was known of a gap there is forgotten as well.
+            // The facts of a gap there are deleted as well.
             let end = rows.peek().map_or(last, |row| row.sequence.prev());
             building.gap(end.min(state.trimmed).min(last), time_ms);
             continue;
@@ -203,7 +203,7 @@ fn build(
     Ok(building.finish())
 }
 
-/// Pieces, each of one time.
+/// Collects pieces, each with one time.
 struct Building {
     done: Vec<Piece>,
     open: SegmentBuilder,

@@ -1,4 +1,4 @@
-//! The tables beside entries, as pairs of bytes: as sled has them.
+//! The tables besides entries, as pairs of bytes in sled's format.
 //!
 //! ```text
 //! registry, used keys    key, store                    both text
@@ -28,12 +28,12 @@ use crate::storage::sled::Keyspace;
 /// A key and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
-/// What the keys of the quarantine begin with on sled: see `services::quarantine`.
+/// The first bytes of the keys of the quarantine on sled: see `services::quarantine`.
 const LAST: u8 = 0;
 const ENTRY: u8 = 1;
 const PART: u8 = 2;
 
-/// Pairs that are to be set, and keys that are to go.
+/// Pairs to set, and keys to remove.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) set: Vec<Pair>,
@@ -116,7 +116,7 @@ fn queries(tables: &Tables, table: Keyspace) -> Vec<Query> {
     }
 }
 
-/// The pairs of a table, as they come.
+/// The pairs of a table, in order.
 pub(crate) struct Rows<'a> {
     runtime: &'a Runtime,
     conn: &'a Conn,
@@ -158,7 +158,7 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Session {
-    /// The pairs of a table, and who changes it meanwhile.
+    /// The pairs of a table, and a writer for the same table.
     pub(crate) fn table(&mut self, table: Keyspace) -> (Rows<'_>, Writer<'_>) {
         let Self { runtime, conn, beside, tables } = self;
         let queries = queries(tables, table).into_iter();
@@ -168,7 +168,7 @@ impl Session {
 }
 
 impl Writer<'_> {
-    /// Has all of `changes` there, durably.
+    /// Writes all of `changes`, durably.
     pub(crate) fn write(&mut self, changes: &mut Changes) -> Result<(), StorageError> {
         let changes = std::mem::take(changes);
         if changes.set.is_empty() && changes.gone.is_empty() {
@@ -246,7 +246,7 @@ async fn upsert<T: ToSql + Sync>(
     Ok(())
 }
 
-/// Few: one statement for each.
+/// There are few of them, so each gets a statement.
 async fn quarantine(conn: &Conn, tables: &Tables, changes: &Changes) -> Result<(), Failed> {
     let Tables { quarantine, quarantine_parts, quarantine_last, .. } = tables;
     for (key, value) in &changes.set {
@@ -294,7 +294,7 @@ async fn quarantine(conn: &Conn, tables: &Tables, changes: &Changes) -> Result<(
     Ok(())
 }
 
-/// What a key of the quarantine on sled names.
+/// What a quarantine key on sled refers to.
 enum Kept {
     Last,
     Entry(i64),

@@ -1,7 +1,7 @@
-//! Entries on their way into a database, with the sequences and times that they have.
+//! Writes entries to a database, with their original sequences and times.
 //!
-//! Keeps: what goes with one commit is there whole or not at all, and only behind what is there of its store: so whoever goes on after an end
-//! begins at the heads.
+//! Keeps: one commit is stored whole or not at all, and only after what its stores already have. So an interrupted move continues from
+//! the heads.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -23,21 +23,21 @@ use crate::storage::postgres::tables::Tables;
 use crate::storage::postgres::text::to_column;
 use crate::storage::postgres::trim;
 
-/// A batch is closed at so many bytes of records, and one piece more.
+/// A batch is closed at this many bytes of records, plus one piece.
 const BATCH_BYTES: usize = 4 << 20;
-/// Or at so many stores.
+/// A batch is also closed at this many stores.
 const BATCH_STORES: usize = 1_000;
-/// So many rows are emptied with one commit.
+/// How many rows are emptied with one commit.
 const ROWS_AT_ONCE: u64 = 10_000;
 
-/// Pieces of stores that go with one commit.
+/// Pieces of stores for one commit.
 #[derive(Default)]
 pub(crate) struct Batch {
     parts: Vec<Part>,
     bytes: usize,
 }
 
-/// What goes behind what one store has.
+/// What is appended to one store.
 struct Part {
     name: String,
     trimmed: Sequence,
@@ -45,7 +45,7 @@ struct Part {
 }
 
 impl Batch {
-    /// Adds pieces that follow what was added of the store, or what it has.
+    /// Adds pieces that follow those already added for the store, or its head.
     pub(crate) fn add(&mut self, store: &StoreState, pieces: Vec<Piece>) {
         self.bytes += pieces.iter().map(|piece| piece.segment.records().len()).sum::<usize>();
         let name = to_column(store.name.as_str());
@@ -60,7 +60,7 @@ impl Batch {
     }
 }
 
-/// The columns of what is kept beside the entries, and of the heads.
+/// The columns of the facts of appends and of the heads.
 #[derive(Default)]
 struct Columns<'a> {
     stores: Vec<&'a str>,
@@ -81,7 +81,7 @@ impl<'a> Columns<'a> {
         self.stores.push(&part.name);
         self.expected.push(number(first.segment.first()));
         self.next.push(number(last.segment.last()) + 1);
-        // One note for what was committed at the same time.
+        // What was committed at the same time gets one note.
         for same in part.pieces.chunk_by(|one, next| one.time_ms == next.time_ms) {
             let mut encoder = Encoder::default();
             for Piece { segment, .. } in same {
@@ -107,14 +107,14 @@ fn note(segment: &Segment, trimmed: Sequence, encoder: &mut Encoder) {
         return encoder.add(segment.span(), What::Gap);
     }
     for ((at, entry), origin) in segment.iter().zip(segment.origin_of_each()) {
-        // Of what is trimmed it is not asked.
+        // This is not checked for trimmed entries.
         let is_erased = entry.event.is_empty() && at > trimmed;
         encoder.add(1, if is_erased { What::Erased } else { What::Written(origin.clone()) });
     }
 }
 
 impl Session {
-    /// Has all of `batch` there, durably.
+    /// Writes all of `batch`, durably.
     pub(crate) fn append(&mut self, batch: &mut Batch) -> Result<(), StorageError> {
         let Batch { parts, .. } = std::mem::take(batch);
         if parts.is_empty() {
@@ -124,13 +124,13 @@ impl Session {
         Ok(runtime.block_on(append(conn, tables, &parts))?)
     }
 
-    /// Has the store trimmed as `state` says, durably.
+    /// Trims the store as `state` says, durably.
     pub(crate) fn trim(&mut self, state: &StoreState) -> Result<(), StorageError> {
         let Self { runtime, conn, tables, .. } = self;
         runtime.block_on(trim_store(conn, tables, state))
     }
 
-    /// Has the content of these entries gone, which are ascending and there, durably.
+    /// Removes the content of these entries, durably. The sequences are ascending and exist.
     pub(crate) fn erase(&mut self, store: &StoreId, gone: &[Sequence]) -> Result<(), StorageError> {
         let Self { runtime, conn, tables, .. } = self;
         Ok(runtime.block_on(async {
@@ -140,7 +140,7 @@ impl Session {
         })?)
     }
 
-    /// Up to where these stores were compared: as many numbers.
+    /// The sequences up to which these stores were compared, in the same order.
     pub(crate) fn compared(&mut self, stores: &[&StoreId]) -> Result<Vec<Sequence>, StorageError> {
         let asked = format!(
             "SELECT coalesce(c.compared, 0) FROM unnest($1::text[]) WITH ORDINALITY AS s (store_id, n) \
@@ -158,7 +158,7 @@ impl Session {
         numbers.iter().map(read).collect()
     }
 
-    /// Notes that these stores were compared up to their heads.
+    /// Records that these stores were compared up to their heads.
     pub(crate) fn note_compared(&mut self, stores: &[StoreState]) -> Result<(), StorageError> {
         let noted = format!(
             "INSERT INTO {}_moving SELECT * FROM unnest($1::text[], $2::bigint[]) \
@@ -210,7 +210,7 @@ async fn append(conn: &mut Conn, tables: &Tables, parts: &[Part]) -> Result<(), 
     Ok(conn.client.batch_execute("COMMIT").await?)
 }
 
-/// How much those of the stores hold that are there.
+/// The totals of those of the stores that exist.
 async fn totals(
     conn: &mut Conn,
     appends: &str,
@@ -263,7 +263,7 @@ async fn trim_store(
         return Err(StorageError::corrupt(told));
     }
     conn.client.batch_execute("COMMIT").await.map_err(Failed::from)?;
-    // Rows that came as ids are left alone.
+    // Rows that arrived as ids only are left alone.
     let empty = format!(
         "UPDATE {} SET event = '', primary_key = '', payload = '' WHERE store_id = $1 AND sequence BETWEEN $2 AND $3 AND event <> ''",
         tables.entries
