@@ -1,4 +1,4 @@
-//! `erase --store S` alone, of a stopped server: the whole store, with its keys.
+//! `erase --store S` without other options, for a stopped server: erases the whole store and removes its keys.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use eventlog_server::storage::{Storage, StoreLog};
 
 use super::erase::{AT_ONCE, EraseCommandError};
 
-/// What is done to a store: how many entries are erased, and how many keys removed.
+/// Erases a store. Returns the number of erased entries and of removed keys.
 pub(super) async fn erase_store(
     database: &Database,
     store: &StoreId,

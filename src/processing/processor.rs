@@ -248,7 +248,7 @@ impl Processor {
     }
 
     /// The name of each group, and the last sequence of `store` that it has processed; according to the journal if no
-    /// replay is under way.
+    /// replay is in progress.
     pub async fn positions_in(
         &self,
         store: &StoreId,

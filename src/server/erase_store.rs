@@ -1,7 +1,7 @@
 //! Erases a store as a whole.
 //!
-//! Keeps: its name, its last sequence and its ids stay, so that what is written to a store of that name later comes behind them; what was
-//! begun is carried to its end after a restart too. Leaves out: entries one by one (`erasures`).
+//! Keeps: its name, last sequence and ids stay, so that what is later written to a store of that name comes after them; an erasure that
+//! has begun is completed even after a restart. Leaves out: single entries (`erasures`).
 
 use super::erasures::{AT_ONCE, Begun, EraseError, Erased, Erasures, blocking};
 use crate::actors::audit::By;
@@ -12,17 +12,17 @@ use crate::processing::{TrimError, first_entries, trim};
 use crate::services::RegistryError;
 use crate::storage::StorageError;
 
-/// How its record is named behind the name of the store: entries have numbers there.
+/// The end of the record's key after the name of the store. Entries have numbers there.
 pub(super) const WHOLE: &str = "whole";
-/// So many keys are looked at at a time.
+/// How many keys are read at a time.
 const KEYS_PAGE: usize = 1_000;
 
 impl Erasures {
-    /// Erases all that the store has by now, and takes its keys from it.
+    /// Erases everything that the store has by now, and removes its keys.
     pub(super) async fn erase_store(&self, by: &By, store: &StoreId) -> Result<Erased, EraseError> {
         let feed = self.stores.open(store).await?.feed.clone();
         let (log, last) = (feed.log(), feed.head());
-        // By one of its entries it is known later that it is this store, and not another one of that name.
+        // One of its entries later identifies this store, in case another one has the same name.
         let first = blocking(move || first_entries(&*log, (Sequence::FIRST, last), 1)).await?.0;
         let name = format!("{store}/{WHOLE}");
         let begun = Begun::whole(&first, last);
@@ -38,7 +38,7 @@ impl Erasures {
         Ok(erased)
     }
 
-    /// Does that, or the rest of it.
+    /// Does all of that, or the rest of it.
     pub(super) async fn carry_out_whole(
         &self,
         by: &By,
@@ -46,7 +46,7 @@ impl Erasures {
         last: Sequence,
         first: &[(Sequence, EntryId)],
     ) -> Result<Erased, EraseError> {
-        // First, so that nobody writes with them meanwhile.
+        // This comes first, so that nobody writes with the keys meanwhile.
         let mut erased = Erased { keys: self.remove_keys(by, store).await?, ..Erased::default() };
         let opened = self.stores.open(store).await?;
         let _lease = opened.feed.lease();
@@ -65,7 +65,7 @@ impl Erasures {
             noted.map_err(StorageError::unavailable)?.map_err(TrimError::from)?;
         }
         if let Some(processor) = &self.processor {
-            // Where groups begin in this store must be known.
+            // The positions of groups in this store must be known.
             let begun = processor.begin(&[(store.clone(), opened.feed.head())]).await;
             begun.map_err(TrimError::from)?;
         }
@@ -75,7 +75,7 @@ impl Erasures {
         Ok(erased)
     }
 
-    /// Takes all keys from a store. Their connections are told. Gives how many there were.
+    /// Removes all keys of a store, and tells their connections. Returns the number of keys.
     async fn remove_keys(&self, by: &By, store: &StoreId) -> Result<u64, EraseError> {
         let (mut after, mut removed): (Option<PublicKey>, _) = (None, 0);
         loop {

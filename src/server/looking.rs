@@ -1,8 +1,8 @@
-//! What a server keeps for those who look at it.
+//! What a server keeps in memory for observers.
 
 use super::overview::History;
 
-/// All of it is bounded, and in memory.
+/// All of this is bounded.
 #[derive(Default)]
 pub(super) struct Looking {
     #[cfg(feature = "console")]

@@ -1,4 +1,4 @@
-//! A server that is killed in the middle of an erasure: what was noted of it is erased before anybody reads again.
+//! A server that is killed during an erasure: what was noted is erased before anybody reads again.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +27,7 @@ fn erase(server: &Process) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs")
 }
 
-/// How many ids the whole records of the ledger have, see docs/FORMAT.md.
+/// The number of ids in the complete records of the ledger, see `docs/FORMAT.md`.
 fn noted(data: &Path) -> usize {
     let bytes = std::fs::read(data.join("erased.a")).unwrap_or_default();
     let (mut rest, mut ids) = (&bytes[..], 0);
@@ -45,7 +45,7 @@ fn noted(data: &Path) -> usize {
 async fn shown(server: &Process, at_most: usize) -> usize {
     let mut socket = Socket::connect(&server.url).await;
     socket.subscribe(&key("bob"), 0).await;
-    // All of another key are there, the last one of them too.
+    // All entries of the other key are there, including the last one.
     let mut shown = 0;
     loop {
         let changes = socket.next_changes().await;
@@ -59,7 +59,7 @@ async fn shown(server: &Process, at_most: usize) -> usize {
 
 #[tokio::test]
 async fn a_kill_anywhere_in_an_erasure_brings_nothing_back() {
-    // When the first ones are noted; a moment later; in the middle.
+    // The server is killed when the first ones are noted, a moment later, and in the middle.
     for (round, wait_for) in [1, 1_000, 2_500].into_iter().enumerate() {
         let directory = tempdir().expect("a directory");
         let data = directory.path().join("data");
@@ -87,7 +87,7 @@ async fn a_kill_anywhere_in_an_erasure_brings_nothing_back() {
         let server = serve(&data);
         let of_key = ENTRIES / 3 * 2;
         shown(&server, of_key - gone.min(of_key)).await;
-        // What is sent again gets the sequence that it had, and the rest can be erased.
+        // An entry that is sent again gets its old sequence, and the rest can be erased.
         let mut socket = Socket::connect(&server.url).await;
         for (n, part) in entries.chunks(1_000).enumerate() {
             socket.write(&key("alice"), n as u64, &batch(part)).await;

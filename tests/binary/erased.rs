@@ -1,4 +1,4 @@
-//! What was erased leaves the files: of a running server, of one that is killed meanwhile, of a bucket; and `erase --verify` says so.
+//! Erased content leaves the files of a running server, of one that is killed meanwhile, and of a bucket. `erase --verify` reports that.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ async fn is_clean(server: &Process) {
     }
 }
 
-/// The files with the text, found by other means than the server's.
+/// The files with the text, found without the server's code.
 fn files_with(directory: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).expect("a folder") {
@@ -139,7 +139,7 @@ async fn no_file_has_what_was_erased_and_a_backup_says_that_it_does() {
     assert!(!clean && said.contains("archive      1 files") || said.contains("2 files"), "{said}");
     assert!(said.contains("still to be made rid of") && said.contains("times the text"), "{said}");
     drop(server);
-    // It goes on after a kill.
+    // It continues after a kill.
     let server = place.serve("0s");
     is_clean(&server).await;
     assert_eq!(files_with(&place.data(), SECRET), Vec::<String>::new());
@@ -154,7 +154,7 @@ async fn no_file_has_what_was_erased_and_a_backup_says_that_it_does() {
     drop(server);
     let (clean, said) = place.verify(None, &["--text", SECRET, "--backups", backups]);
     assert!(clean, "{said}");
-    // What lies there besides is found as well.
+    // Other files in the directory are searched too.
     std::fs::write(place.data().join("notes"), SECRET).expect("written");
     let (clean, said) = place.verify(None, &["--text", SECRET]);
     assert!(!clean && said.contains("other files") && said.contains("data/notes"), "{said}");
@@ -210,7 +210,7 @@ async fn objects_of_a_bucket_are_written_again_and_the_old_ones_go() {
     is_clean(&server).await;
     has("/00000001.log.zst", false).await;
     has("/00000001.2.log.zst", true).await;
-    // Tails that the archive has by now go with the next round.
+    // Tails that the archive has by now are removed in the next round.
     let deadline = std::time::Instant::now() + Duration::from_secs(120);
     loop {
         let (clean, said) = place.verify(Some(&server), &["--backups", &to]);

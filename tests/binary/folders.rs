@@ -1,4 +1,4 @@
-//! Folders with several backups, as somebody meets them who has to restore one: whose they are, and which moments they have.
+//! Folders with several backups, as an operator sees them: the servers that they belong to, and the moments that can be restored.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::support::history::History;
 use crate::support::process::binary;
 use crate::support::socket::Socket;
 
-/// Of a folder with backups: what it has, a line for each generation, the newest one last.
+/// What a folder with backups has: a line for each generation, the newest one last.
 fn list(from: &Path) -> Vec<String> {
     let mut command = binary();
     command.args(["restore", "--list", "--from"]).arg(from);
@@ -29,7 +29,7 @@ fn refused(mut command: Command) -> String {
     String::from_utf8(ended.stderr).expect("text")
 }
 
-/// The newer backup was taken, whosever it was.
+/// The newer backup was taken, even if it was of another server.
 #[tokio::test]
 async fn of_two_servers_in_one_folder_the_operator_says_which() {
     let directory = tempdir().expect("a directory");
@@ -63,7 +63,7 @@ async fn of_two_servers_in_one_folder_the_operator_says_which() {
     }
 }
 
-/// After a restore into service, the newest backups knew nothing of what was before.
+/// After a restore into service, the newest backups knew nothing about earlier times.
 #[tokio::test]
 async fn moments_before_a_restore_are_reached_by_their_generation() {
     let directory = tempdir().expect("a directory");
@@ -108,17 +108,17 @@ async fn moments_before_a_restore_are_reached_by_their_generation() {
     well(&until("then", &then, Some(&generations[0])).output().expect("it runs"));
     let restored = feed(&serve(&directory.path().join("then"), ""), 10).await;
     assert_eq!(restored.len(), 10);
-    // And the newest is what goes on with the other.
+    // The newest one continues the other one.
     well(&restore(&backups, &directory.path().join("newest")).output().expect("it runs"));
     assert_eq!(feed(&serve(&directory.path().join("newest"), ""), 25).await.len(), 25);
-    // An empty directory is what nobody wants: the earliest moment is said.
+    // Nobody wants an empty directory, so the message names the earliest moment.
     let said = refused(until("nothing", &before_all, Some(&generations[0])));
     assert!(said.contains("earliest") && said.contains('Z'), "{said}");
     assert!(!directory.path().join("nothing").exists());
     let said = refused(until("nothing", "0", Some(&generations[0])));
     assert!(said.contains("change 1"), "{said}");
 
-    // Behind the gap that a restore leaves, the newest entries are found.
+    // The newest entries are found after the gap that a restore leaves.
     let target = directory.path().join("once more");
     well(&restore(&backups, &target).output().expect("it runs"));
     let server = serve(&target, "");
@@ -136,7 +136,7 @@ async fn moments_before_a_restore_are_reached_by_their_generation() {
     assert_eq!((entries(&["--last", "1"]), entries(&["--last", "50"])), (1, 24));
 }
 
-/// Everything is in the commit log alone then.
+/// Everything is only in the commit log at that time.
 #[tokio::test]
 async fn a_directory_of_a_server_that_was_killed_is_verified_with_its_log() {
     let directory = tempdir().expect("a directory");

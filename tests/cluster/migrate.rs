@@ -1,4 +1,4 @@
-//! A server is moved to PostgreSQL and back by the real command: unmodified clients go on, and an end in the middle costs nothing.
+//! A server is moved to PostgreSQL and back by the real command. Unmodified clients continue, and an interruption costs nothing.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -97,7 +97,7 @@ fn fill(path: &Path) {
     database.close().expect("closed");
 }
 
-/// Begins the command, and kills it once `is_so`.
+/// Starts the command, and kills it once `is_so` returns true.
 fn kill_once(mut command: Command, mut is_so: impl FnMut() -> bool) -> bool {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
     let begun = Instant::now();
@@ -134,7 +134,7 @@ fn a_move_that_was_killed_goes_on_with_the_next_run() {
         });
         before = stored().parse().expect("a number");
         assert!(killed && before > 0, "it was killed with {before} of {all}");
-        // Neither can be served by chance.
+        // Neither can be served by accident.
         let node = directory.path().join("node");
         let mut command = binary();
         command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&node);

@@ -163,7 +163,7 @@ async fn ends(mut stream: TcpStream) {
     assert!(read.is_ok(), "it goes on: {}", String::from_utf8_lossy(&rest));
 }
 
-/// A stream was authorized once, when it began, so whoever had a token that was taken away went on watching.
+/// A stream was authorized only once, when it began. After a token was removed, its user could still watch.
 #[tokio::test]
 async fn a_live_view_ends_with_the_token_or_the_session_that_opened_it() {
     let server = with_an_entry().await;

@@ -167,7 +167,7 @@ async fn who_asks_for_marks_is_told_what_is_erased_and_our_client_passes_it() {
     assert_eq!(begins, 3);
     assert!(elements == expected[2..]);
 
-    // A stream of our client goes on behind what is erased, also where that is the end.
+    // A stream of our client continues after erased entries, even if they are at the end.
     let options =
         || Options { reconnect_delay_max: Duration::from_millis(50), ..Options::default() };
     let remote = EventLogRemote::connect(&server.url(), options()).await.expect("a connection");

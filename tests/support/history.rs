@@ -1,14 +1,14 @@
-//! What clients saw of one store, held against what was promised to them. It knows numbers and names, and nothing of the
+//! What clients saw of one store, compared with what was promised to them. It knows numbers and names, and nothing about the
 //! server.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Which entry has which sequence, as acks say.
+/// The entry at each sequence, according to acknowledgements.
 #[derive(Default)]
 pub struct History {
     by_sequence: BTreeMap<u64, String>,
     by_name: HashMap<String, u64>,
-    /// What was acknowledged and lost with these sequences, which no other entry may ever get.
+    /// The entries that were acknowledged and lost. No other entry may ever get their sequences.
     lost: BTreeMap<u64, String>,
 }
 
@@ -22,8 +22,8 @@ impl History {
         assert_eq!(placed, sequence, "two sequences for {name}");
     }
 
-    /// The server was made again of an older copy, and this is its feed: a part of what the acks say. What is not in it may come
-    /// again, elsewhere. Gives how many entries that are.
+    /// The server was restored from an older copy, and this is its feed: a part of what was acknowledged. The other entries may come
+    /// again with other sequences. Returns the number of these.
     pub fn restored(&mut self, feed: &[(u64, String)]) -> usize {
         let mut kept = BTreeMap::new();
         for (sequence, name) in feed {
@@ -40,18 +40,18 @@ impl History {
         count
     }
 
-    /// Everything that was lost was acknowledged once more.
+    /// Checks that everything that was lost was acknowledged again.
     pub fn check_nothing_is_lost(&self) {
         let missing = self.lost.values().filter(|name| !self.by_name.contains_key(*name));
         assert_eq!(missing.count(), 0, "of {} that were lost", self.lost.len());
     }
 
-    /// The acks are about `count` entries, at 1, 2, 3 and so on.
+    /// Checks that the acknowledgements are about `count` entries, at 1, 2, 3 and so on.
     pub fn check_acks(&self, count: u64) {
         assert!(self.by_sequence.keys().copied().eq(1..=count), "acks have holes");
     }
 
-    /// A feed, from its first entry on, is what the acks say, without gap or repeat.
+    /// Checks that a feed, from its first entry on, matches the acknowledgements, without gap or repetition.
     pub fn check_feed(&self, feed: &[(u64, String)]) {
         let acked = self.by_sequence.iter().map(|(sequence, name)| (*sequence, name.as_str()));
         assert!(feed.iter().map(|(sequence, name)| (*sequence, name.as_str())).eq(acked));
@@ -61,7 +61,7 @@ impl History {
 /// One connection that writes with the key it is subscribed with, from the first entry on.
 #[derive(Default)]
 pub struct Witness {
-    /// What was delivered to it or acknowledged, in any order.
+    /// The sequences that were delivered to it or acknowledged, in any order.
     seen: BTreeSet<u64>,
     delivered_last: u64,
 }
@@ -82,7 +82,7 @@ impl Witness {
         assert_eq!(below, highest, "the ack of {highest} overtook an entry");
     }
 
-    /// How many entries it knows of.
+    /// The number of entries that it knows of.
     pub fn count(&self) -> usize {
         self.seen.len()
     }

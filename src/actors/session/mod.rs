@@ -13,7 +13,7 @@
 //! | `wire`, `msgpack`, `rpc` | what a protocol does: messages to requests, answers to messages |
 //! | `pipeline`, `checks` | a request, from the wire until it is carried out or refused |
 //! | `quota` | what it uses of the quotas of its keys and their stores |
-//! | `unfinished` | the room for messages that are not complete |
+//! | `unfinished` | the space for messages that are not complete |
 //! | `writes` | the writes that are on their way, until they are answered |
 //! | `large` | those that are too large for a batch, until they are on their way in pieces |
 //! | `turn` | when others of the thread go first |

@@ -146,7 +146,7 @@ impl<W: Wire> Delivery<W> {
         }
     }
 
-    /// The next parts from `cursor` up to the head, enough for a message, in which `marks` says whether each erased entry takes room.
+    /// The next parts from `cursor` up to the head, enough for a message. `marks` says whether each erased entry takes space in it.
     pub(super) fn runs(&self, mut cursor: Sequence, marks: bool) -> Vec<SegmentPart> {
         let mut bytes = 0;
         let mut parts = Vec::new();

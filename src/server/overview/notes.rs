@@ -45,7 +45,7 @@ pub(super) struct Facts<'a> {
     pub(super) groups_failed: Option<String>,
     /// In the last hour.
     pub(super) hour: Troubles,
-    /// Connections that wait for room for their messages.
+    /// Connections that wait for space for their messages.
     pub(super) waiting: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Bindings in PostgreSQL, in the table in which Effect's server keeps them.
+//! Bindings in PostgreSQL, in the table that Effect's server uses for them.
 
 use std::sync::Arc;
 

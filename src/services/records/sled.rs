@@ -1,4 +1,4 @@
-//! Records that last, in a [`DurableMap`].
+//! Durable records, in a [`DurableMap`].
 //!
 //! ```text
 //! tree    records

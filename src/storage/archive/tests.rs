@@ -1,4 +1,4 @@
-//! Archives on a real folder, with what can happen to their files.
+//! Archives in a real folder, and what can happen to their files.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ const GENERATION: Generation = Generation([7; 16]);
 /// The last frame of the example.
 const LAST: u64 = 30;
 
-/// What a reading found.
+/// The result of reading.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     base: Vec<Vec<u8>>,
@@ -26,7 +26,7 @@ struct Read {
 }
 
 fn body(number: u64) -> Vec<u8> {
-    // Some that compress well, some that do not, some of more than a chunk.
+    // Some compress well, some do not, and some are larger than a chunk.
     let len = if number % 11 == 3 { 1_200_000 } else { number as usize * 977 % 60_000 };
     let mut state = number;
     let mut random = move || {
@@ -234,7 +234,7 @@ fn a_log_file_with_a_gap_is_archived_and_the_gap_is_told() {
     append(&mut log, 1..=2);
     let file = finish(&mut log).remove(0);
     let mut bytes = std::fs::read(&file.path).expect("a file");
-    // The first frame has three blocks behind that of the header.
+    // The first frame has three blocks after the header.
     bytes[512..1_024].fill(0);
     std::fs::write(&file.path, bytes).expect("written");
     archive.write_log(&file).expect("written");
@@ -252,7 +252,7 @@ fn a_rewritten_file_takes_the_place_of_the_old_one_also_after_a_crash() {
     append(&mut log, 1..=2);
     let written = archive_before.write_log(&finish(&mut log)[0]);
     let written = written.expect("written").expect("frames");
-    // As if the process had ended before it removed the old one, and while it wrote another one.
+    // This simulates that the process ended before it removed the old one, and while it wrote another one.
     let rewritten = written.path.with_file_name("00000001.2.log.zst");
     std::fs::copy(&written.path, &rewritten).expect("copied");
     std::fs::write(&written.path, b"old").expect("written");
@@ -353,7 +353,7 @@ proptest! {
         let is_lost = |number: u64| found.damages.iter().any(|damage| {
             damage.from.0 <= number && damage.to.is_none_or(|to| number <= to.0)
         });
-        // That the newest file is gone, only somebody else can know.
+        // Only somebody else can know that the newest file is gone.
         let newest = !paths.last().expect("a file").exists();
         let end = if newest { EXAMPLE.1[EXAMPLE.1.len() - 2].last.0 } else { LAST };
         for number in 1..=end {
@@ -363,7 +363,7 @@ proptest! {
         prop_assert!(found.base.len() == 2 || is_lost(0));
         let is_base = path == &paths[0];
         let lost = (1..=LAST).filter(|number| is_lost(*number)).count();
-        // A fault takes no more than the chunks that it hit, and the file if it hit its head.
+        // A fault affects only the chunks that it hit, and the whole file if it hit the head.
         let file = &EXAMPLE.1[paths.iter().position(|other| other == path).expect("one of them")];
         prop_assert!(is_base || file.kind == Kind::Log && lost as u64 <= file.frames);
     }

@@ -1,13 +1,14 @@
 //! All persistent data, in a commit log and on sled. `docs/FORMAT.md` describes the bytes.
 //!
 //! Keeps: one owner of the files ([`Database`]); one thread that commits for everybody, so that all who write at the
-//! same time share one sync. What is durable and not in sled yet is in memory. Leaves out: what the keys of other rooms mean
-//! (`services`, `processing`).
+//! same time share one sync. What is durable and not in sled yet is in memory. Leaves out: what the keys of other modules
+//! mean (`services`, `processing`).
 //!
-//! From the ground up, each floor knowing those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the directory
-//! (`files`) and sled itself (`tree`); how entries lie there (`segments`) and which ids there are (`ids`); what is in memory
-//! (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`, `scrub`); stores and the database for everybody else (`reindex`,
-//! `beyond`, `log`, `storage`, `database`); `renew`, `backup` and `filling` make directories of what others had; `dump` reads one that nobody uses.
+//! The parts, each of which uses only those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the
+//! directory (`files`) and sled itself (`tree`); how entries are stored there (`segments`) and which ids exist (`ids`); what is in
+//! memory (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`, `scrub`); stores
+//! and the database for everybody else (`reindex`, `beyond`, `log`, `storage`, `database`). `renew`, `backup` and `filling` make
+//! directories from the data of others. `dump` reads a directory that nobody uses.
 
 mod backup;
 mod base;

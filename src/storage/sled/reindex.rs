@@ -56,7 +56,7 @@ pub(super) fn look_up(
     Err(StorageError::corrupt("the index of ids is damaged again and again"))
 }
 
-/// Has all ids indexed that are neither in the index nor in memory.
+/// Indexes all ids that are neither in the index nor in memory.
 fn fill(shared: &Shared, writes: &Writes, end: &Arc<End>) -> Result<(), StorageError> {
     let ids = &writes.ids;
     let _one_at_a_time = ids.filling();
@@ -84,7 +84,7 @@ fn read(
     let (mut next, last) = entries.into_inner();
     let mut ids = Vec::new();
     while next <= last {
-        // Each time, so that whoever closes sled to open it again does not wait for all of it.
+        // This is done each time, so that nobody who reopens sled has to wait for all of it.
         let trees = shared.access.trees()?;
         let tree = Reader { tree: trees.log(), ordinal: end.ordinal };
         let segment = StoreReader { tree, end }.segment(next)?;

@@ -1,8 +1,9 @@
-//! The threads that keep the files of the commit log: one makes them and names them ahead of time, one lets go of those that sled
-//! does not need any more, once they are archived.
+//! The threads that manage the files of the commit log. One creates them and names them ahead of time. One releases those that sled no
+//! longer needs, once they are archived.
 //!
-//! Keeps: a file is let go of only when the archive has it, if there is one, or when too much waits for that; what fails is tried again. Neither a commit
-//! nor a checkpoint waits for them, and the next file does not wait for the archive. Leaves out: when sled has what a file holds (`checkpoint`).
+//! Keeps: a file is released only when the archive, if there is one, has it, or when too many files wait for the archive; failures are
+//! retried. Neither a commit nor a checkpoint waits for these threads, and the next file does not wait for the archive. Leaves out: when
+//! sled has the content of a file (`checkpoint`).
 
 use std::io;
 use std::sync::Arc;
@@ -118,12 +119,12 @@ impl Upkeep {
 }
 
 impl Drop for Upkeep {
-    /// Waits until what may be let go of is, or could not be.
+    /// Waits until what may be released is, or could not be.
     fn drop(&mut self) {
         self.shared.scrub.end();
         self.shared.upkeep.ask(|state| state.end = true);
         for thread in self.threads.drain(..) {
-            // If it panicked, files stay, and are let go of after the next start.
+            // If it panicked, the files stay, and are released after the next start.
             drop(thread.join());
         }
     }

@@ -1,4 +1,4 @@
-//! Records as they lie in frames.
+//! Records as they are stored in frames.
 
 use proptest::prelude::*;
 
@@ -67,7 +67,7 @@ proptest! {
     #[test]
     fn malformed_frames_are_refused(kind in 0..11_u8, content: Vec<u8>) {
         let frame = [&[kind, content.len() as u8][..], &content].concat();
-        // Nothing panics, and there is an end.
+        // Nothing panics, and reading ends.
         prop_assert!(records(&frame).count() <= frame.len());
         if let Some(Ok(Record::Entries { segment, .. })) = records(&frame).next() {
             prop_assert!(segment.span() > 0 && segment.is_empty() == (kind == GAP));

@@ -1,4 +1,4 @@
-//! Backups of a database that is written to, and directories that are made of them.
+//! Backups of a database while it is written to, and directories that are made from them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn options() -> DatabaseOptions {
     }
 }
 
-/// What there is: the ids of each store, and how often the table was written to.
+/// The expected content: the ids of each store, and how often the table was written to.
 #[derive(Clone, Default)]
 struct Ground {
     stores: BTreeMap<String, Vec<EntryId>>,
@@ -50,7 +50,7 @@ impl Ground {
         wait(storage.database.commit(Keyspace::Registry, ops)).expect("written");
     }
 
-    /// What a directory has that was restored `jumps` times; of each store it may have some first entries, if `whole` does not say otherwise.
+    /// Checks a directory that was restored `jumps` times. It may have only the first entries of each store, unless `whole` is set.
     fn check(&self, directory: &Path, jumps: u64, whole: bool) -> u64 {
         let database = Database::open(directory, options()).expect("open");
         let storage = SledStorage::new(database.clone());
@@ -81,7 +81,7 @@ fn open(directory: &Path) -> SledStorage {
     SledStorage::new(Database::open(directory, options()).expect("open"))
 }
 
-/// Begins again if the archive keeps a file no more that was not copied yet.
+/// Starts again if the archive removed a file that was not copied yet.
 fn back_up(storage: &SledStorage, to: &Backups) -> Manifest {
     loop {
         let snapshot = storage.database.snapshot().expect("a snapshot");
@@ -107,14 +107,14 @@ impl Grounds {
         Backups::new(self.backups.path())
     }
 
-    /// A directory made of what is there, as if for the first time.
+    /// A directory made from these backups, as if for the first time.
     fn restored(&self, until: Option<Until>) -> Result<tempfile::TempDir, OpenError> {
         let target = tempfile::tempdir().expect("a directory");
         let wanted = Wanted { until, ..Wanted::default() };
         Database::restore(&self.to(), target.path(), &options(), &wanted)?;
         for generation in std::fs::read_dir(self.backups.path()).expect("a folder") {
             let restores = generation.expect("one").path().join("restores");
-            // Not in each of them.
+            // It does not exist in each of them.
             let _ = std::fs::remove_file(restores);
         }
         Ok(target)
@@ -130,7 +130,7 @@ fn each_backup_has_everything_and_copies_what_is_new() {
     for round in 0..4 {
         ground.write(&storage, 60);
         if round == 2 {
-            // Of one that was stopped in between.
+            // This is a backup of a server that was stopped in between.
             storage.database.close().expect("closed");
             storage = open(grounds.data.path());
         }
@@ -143,7 +143,7 @@ fn each_backup_has_everything_and_copies_what_is_new() {
         let restored = grounds.restored(None).expect("restored");
         ground.check(restored.path(), 1, true);
     }
-    // A directory that was restored is backed up and restored as any other; with it, the folder has two generations.
+    // A restored directory is backed up and restored like any other. With it, the folder has two generations.
     let restored = grounds.restored(None).expect("restored");
     let storage = open(restored.path());
     ground.write(&storage, 10);
@@ -287,7 +287,7 @@ fn a_damaged_backup_is_refused_and_the_next_one_mends_it() {
         std::fs::write(&path, &whole).expect("written");
     }
     ground.check(grounds.restored(None).expect("restored").path(), 1, true);
-    // One that is gone, or has another length, is copied again.
+    // A missing file, or one with another length, is copied again.
     for path in files_in(grounds.backups.path()) {
         std::fs::remove_file(&path).expect("removed");
         back_up(&storage, &grounds.to());
@@ -305,7 +305,7 @@ fn a_directory_is_served_only_once_all_of_it_was_restored() {
     let restored = grounds.restored(None).expect("restored");
     let again = Database::restore(&grounds.to(), restored.path(), &options(), &Wanted::default());
     assert!(again.is_err(), "it has something");
-    // As after a crash in the middle.
+    // This simulates a crash in the middle.
     std::fs::write(restored.path().join("restoring"), "").expect("written");
     std::fs::remove_file(restored.path().join("sled/db")).expect("removed");
     let refused = Database::open(restored.path(), options());
@@ -315,7 +315,7 @@ fn a_directory_is_served_only_once_all_of_it_was_restored() {
     ground.check(restored.path(), 1, true);
 }
 
-/// The first one may have been written to, and lost as well, before there was a backup of it.
+/// The first restored directory may have been written to and lost before there was a backup of it.
 #[test]
 fn each_restore_of_a_backup_goes_on_above_the_one_before() {
     let grounds = Grounds::new();

@@ -1,4 +1,4 @@
-//! The bases of an archive: with one a database is built again, whatever came before it is gone.
+//! The bases of an archive: with one, a database can be rebuilt even if everything before it is gone.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::storage::sled::{ArchiveOptions, Database, DatabaseOptions, SledStorag
 use crate::testing::storage::{append, ids};
 use crate::testing::store;
 
-/// Nothing is wrong in `directory`, and what it has comes back without the database.
+/// Nothing is wrong in `directory`, and its content can be rebuilt without the database.
 fn can_be_built_again(ground: &Ground, directory: &Path, options: &DatabaseOptions) {
     let verified = Database::verify(directory, options).expect("read");
     assert_eq!(verified.faults, []);
@@ -63,7 +63,7 @@ fn an_archive_that_begins_later_has_a_base() {
         ground
     };
     let mut ground = ground;
-    // Once as it is, and once with more behind the base.
+    // This is tried once as it is, and once with more after the base.
     for more in [0, 20] {
         let database = Database::open(directory.path(), options()).expect("open");
         ground.write(&SledStorage::new(database.clone()), more);
@@ -111,7 +111,7 @@ fn what_waits_for_an_archive_is_bounded_and_a_base_makes_up_for_what_was_let_go_
     let storage = SledStorage::new(database.clone());
     let mut ground = Ground::empty();
     let [archive, aside] = ["archive", "aside"].map(|name| directory.path().join(name));
-    // At first it began with an empty database; the second time there is a base.
+    // At first, it began with an empty database. The second time, there is a base.
     for _ in 0..2 {
         ground.write(&storage, 5);
         std::fs::rename(&archive, &aside).expect("renamed");
@@ -152,7 +152,7 @@ fn what_the_log_has_lost_before_it_was_archived_is_in_a_base() {
         ground.write(&storage, 1);
         (figure(&storage, "waiting_log_bytes") > 0).then_some(())
     });
-    // Sled has what was in it.
+    // Sled has the content of it.
     let oldest = files_of(directory.path(), "log").remove(0);
     let mut bytes = std::fs::read(&oldest).expect("a file");
     bytes[512..1_024].fill(0);
@@ -204,7 +204,7 @@ fn a_base_has_each_entry_once_and_the_hash_of_its_last_though_its_store_goes_on(
                 | Record::Salt(_) => {}
             }
         }
-        // Behind the first of the small segments at the end, which are merged now, also with new ones.
+        // This is after the first of the small segments at the end, which are now merged, also with new ones.
         if next.get() == 36 {
             write(30);
         }

@@ -1,4 +1,4 @@
-//! A compacted database: smaller, and with all that it had, whatever happens meanwhile.
+//! A compacted database is smaller and keeps everything, whatever happens meanwhile.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ fn what_is_trimmed_is_given_back_and_nothing_else_changes() {
             while !stop.load(Ordering::SeqCst) {
                 more.lock().extend(write(&storage, 100, 300));
                 note(&storage, &format!("key {}", more.lock().len()));
-                // What is read meanwhile is there.
+                // Everything can be read meanwhile.
                 let log = storage.open(&store("a")).expect("open");
                 assert!(!log.read(Sequence::FIRST, 1).expect("a read").is_empty());
             }
@@ -98,14 +98,14 @@ fn what_is_trimmed_is_given_back_and_nothing_else_changes() {
     check(&storage, &written, 25_000);
     written.extend(write(&storage, 1_000, 300));
     check(&storage, &written, 25_000);
-    // Again, with nothing to do.
+    // This is done again, with nothing to do.
     storage.database.compact_anyway().expect("compacted");
     storage.database.close().expect("closed");
     whole(directory.path());
     check(&open(directory.path()), &written, 25_000);
 }
 
-/// Copies the directory before each step, as a kill then would leave it.
+/// Copies the directory before each step, as if the process were killed there.
 #[derive(Default)]
 struct Killed {
     directory: Mutex<Option<std::path::PathBuf>>,
@@ -143,7 +143,7 @@ fn a_kill_at_each_step_leaves_the_one_or_the_other() {
             assert!(!copy.path().join("sled").exists(), "the other one is gone by then");
         }
         if step == Compact::Remove {
-            // As half of it removed.
+            // This simulates that half of it was removed.
             std::fs::remove_file(copy.path().join("sled/db")).expect("removed");
         }
         let reopened = open(copy.path());
@@ -154,7 +154,7 @@ fn a_kill_at_each_step_leaves_the_one_or_the_other() {
     check(&storage, &written, 0);
 }
 
-/// Fails one step, once, done or not.
+/// Makes one step fail once, before or after it is done.
 struct Failing(Mutex<Option<(Compact, Fault)>>);
 
 impl Faults for Failing {
@@ -178,7 +178,7 @@ fn a_step_that_fails_leaves_all_there_and_it_can_be_tried_again() {
             let mut written = write(&storage, 5_000, 300);
             *failing.0.lock() = Some((step, fault));
             let compacted = storage.database.compact_anyway();
-            // Once the copy is whole there is no way back, and it goes on until it is done.
+            // Once the copy is complete, there is no way back, and it continues until it is done.
             let is_past = matches!(step, Compact::Remove | Compact::Rename | Compact::Clear);
             assert_eq!(compacted.is_ok(), is_past, "{step:?} {fault:?}: {compacted:?}");
             assert!(failing.0.lock().is_none(), "{step:?}");
@@ -204,7 +204,7 @@ fn a_closed_database_gives_a_copy_up() {
         let compacting = scope.spawn(|| storage.database.compact_anyway());
         soon(|| directory.path().join("compacting").exists().then_some(()));
         storage.database.close().expect("closed");
-        // It may have been done by then.
+        // It may be done by then.
         let _ = compacting.join().expect("no panic");
     });
     drop(storage);

@@ -1,4 +1,4 @@
-//! What the erasure ledger is for: nothing that was erased comes back, whatever is made of a directory.
+//! The purpose of the erasure ledger: nothing that was erased comes back, whatever is done with a directory.
 
 use std::path::Path;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn close(storage: &SledStorage) {
     storage.database.close().expect("closed");
 }
 
-/// A directory with ten entries, the last five of which came after the first backup; entries 2 and 7 were erased after that.
+/// A directory with ten entries, the last five of which came after the first backup. Entries 2 and 7 were erased after that.
 struct Ground {
     folder: tempfile::TempDir,
     all: Vec<EntryId>,
@@ -69,7 +69,7 @@ impl Ground {
         self.folder.path().join("data")
     }
 
-    /// Which entries have content; all ids that were erased are known, and nothing is known twice.
+    /// Checks which entries have content, that all erased ids are known, and that none is known twice.
     fn check(&self, directory: &Path, kept: &[usize]) {
         let storage = open(directory);
         let log = storage.open(&store("a")).expect("open");
@@ -81,7 +81,7 @@ impl Ground {
         assert_ne!(known[0], known[1]);
         drop(log);
         close(&storage);
-        // Once more, with what was made of it.
+        // This opens the result once more.
         let storage = open(directory);
         let log = storage.open(&store("a")).expect("open");
         assert_eq!(log.lookup(&gone).expect("a lookup"), known);
@@ -113,7 +113,7 @@ fn a_restore_from_before_an_erasure_does_not_bring_it_back() {
 #[test]
 fn an_older_backup_is_restored_without_what_a_newer_directory_beside_it_erased() {
     let ground = Ground::new();
-    // Another directory is made of the older backup, erases more, and is backed up beside it.
+    // Another directory is made from the older backup. It erases more, and is backed up next to it.
     let early = Backups::new(ground.folder.path().join("early"));
     let second = ground.folder.path().join("second");
     Database::restore(&early, &second, &options(), &Wanted::default()).expect("restored");
@@ -168,7 +168,7 @@ fn what_the_log_lost_of_an_erasure_is_erased_once_the_loss_is_accepted() {
     let log = storage.open(&store("a")).expect("open");
     let all = ids(10);
     append(&*log, &all, 40);
-    // The archive has the entries, and not that some are erased.
+    // The archive has the entries, and does not know that some are erased.
     storage.database.snapshot().expect("a snapshot");
     wait(log.erase(&[(Sequence::FIRST, all[0])])).expect("erased");
     drop(log);
@@ -227,7 +227,7 @@ fn one_copy_of_the_ledger_is_enough() {
         for name in lost {
             std::fs::remove_file(ground.data().join(name)).expect("removed");
         }
-        // It may not be there yet.
+        // It may not exist yet.
         let _ = std::fs::remove_file(ground.data().join("erased.applied"));
         ground.check(&ground.data(), &KEPT);
         assert!(ground.data().join("erased.a").is_file());

@@ -1,4 +1,4 @@
-//! The contract, and what only a storage on a disk can be asked.
+//! The contract, and what can only be tested for a storage on a disk.
 
 mod backup;
 mod bases;
@@ -37,7 +37,7 @@ impl OnDisk {
         Self::with(DatabaseOptions::default())
     }
 
-    /// With a checkpoint after each group.
+    /// Makes a checkpoint after each group.
     fn with_checkpoints() -> Self {
         Self::with(DatabaseOptions { checkpoint_bytes: 0, ..DatabaseOptions::default() })
     }
@@ -58,7 +58,7 @@ impl OnDisk {
         self.storage.as_ref().expect("it is open")
     }
 
-    /// Waits until nothing is in memory alone.
+    /// Waits until nothing is only in memory.
     fn wait_for_checkpoint(&self) {
         let budget = &self.database().shared().budget;
         soon(|| (budget.bytes() == 0).then_some(()));
@@ -149,7 +149,7 @@ fn the_hash_is_that_of_the_entries_wherever_they_are() {
     let more = hash(&subject, "a");
     assert!(more.as_ref().is_some_and(|(last, hash)| last.get() == 101 && *hash != first));
     drop(log);
-    // In sled alone; then with more in memory.
+    // First it is only in sled, then there is more in memory.
     subject.reopen();
     assert_eq!(hash(&subject, "a"), more);
     let log = subject.storage().open(&store("a")).expect("open");

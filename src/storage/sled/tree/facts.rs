@@ -4,8 +4,8 @@
 //! tree          meta
 //! remote-id     16 bytes
 //! generation    16 bytes, of the commit log: a log of another one is not this directory's
-//! floor         8 bytes, big-endian: new stores begin behind this sequence; missing for zero
-//! changing      there while a checkpoint is under way: what is in sled may be ahead of the position
+//! floor         8 bytes, big-endian: new stores begin after this sequence; missing for zero
+//! changing      exists while a checkpoint is in progress: what is in sled may be ahead of the position
 //! checkpoint    version 1 (1), position (8, big-endian): the last frame whose content is wholly in sled; missing until
 //!               the commit log was made
 //! ```
