@@ -13,7 +13,7 @@ use super::admin::{Admin, AdminCommandError, percent_encode};
 use super::text::{hex, json_line, one_line, timestamp};
 use super::watch::{Out, WatchArgs};
 
-/// So many are asked for at a time.
+/// How many are requested at a time.
 const PAGE: u64 = 1_000;
 /// People are shown so many bytes of a payload that is no JSON.
 const SHOWN_BYTES: usize = 64;

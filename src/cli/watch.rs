@@ -18,7 +18,7 @@ use crate::config::Span;
 /// Where a look is printed.
 pub(super) type Out = BufWriter<Stdout>;
 
-/// So many bytes are printed at once.
+/// How many bytes are printed at once.
 const SHOWN_AT_ONCE: usize = 64 << 10;
 /// `top` shows so many stores.
 const HOTTEST: usize = 20;

@@ -3,7 +3,7 @@
 //! Keeps: looks only at the beginning of a message. It is asked only about messages that could not be read, so it never
 //! mistakes a message of the right protocol. Leaves out: what such a client is told (`actors::session`).
 
-/// How much of a message is looked at.
+/// How many bytes of a message are checked.
 pub(crate) const LOOKED_AT_BYTES: usize = 1_024;
 
 /// The first byte of what Effect's RPC sends as `SchemaBinary`, after its length.

@@ -20,7 +20,7 @@ use crate::services::JournalError;
 use crate::services::journal::Claims;
 use crate::storage::{Storage, StorageError};
 
-/// How many stores are looked at at a time.
+/// How many stores are checked at a time.
 const PAGE: usize = 1_000;
 /// How long the opening of a store waits for the journal.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);

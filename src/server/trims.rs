@@ -25,7 +25,7 @@ use crate::storage::{Keep, Storage, StorageError, StoreSize};
 const WISHES_EVERY: Duration = Duration::from_secs(2);
 /// After this many of those looks, what the configuration does not keep is trimmed.
 const RETENTION_EVERY: u32 = 15;
-/// How many stores are looked at at a time.
+/// How many stores are checked at a time.
 const PAGE: usize = 1_000;
 
 /// Up to where a store is to be trimmed.

@@ -106,7 +106,7 @@ async fn whoever_reads_passes_over_what_is_erased_and_it_does_not_come_back() {
         (server, database) = start(&directory).await;
         check(&server, &feed).await;
     }
-    // A live reader continues behind it.
+    // A live reader continues after them.
     let mut live = Socket::connect(&server.url()).await;
     live.subscribe(&key("bob"), 551).await;
     live.nothing_comes().await;

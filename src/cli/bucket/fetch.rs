@@ -123,7 +123,7 @@ pub(in crate::cli) fn fetch(
     Err(last)
 }
 
-/// Fetches the erasure ledgers of all generations: what was erased in one stays erased in any that is made of a copy of it.
+/// Fetches the erasure ledgers of all generations. What was erased in one stays erased in every copy of it.
 fn fetch_ledgers(bucket: &Bucket, names: &[String], to: &Path) -> Result<(), FetchError> {
     for whole in names {
         let Some((folder, name)) = whole.split_once('/') else { continue };

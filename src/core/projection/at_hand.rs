@@ -4,10 +4,10 @@ use super::index::Slot;
 use super::{Index, Moment, Rule};
 use crate::model::Sequence;
 
-/// How many slots are looked at for one piece: some tenths of a millisecond if none of them is sent.
+/// How many slots are checked for one piece. This takes some tenths of a millisecond if none of them is sent.
 const SLOTS_MAX: usize = if cfg!(test) { 16 } else { 16 * 1_024 };
 
-/// How many positions are skipped at once: a bit for each of them is looked at.
+/// How many positions are skipped at once. A bit is checked for each of them.
 const POSITIONS_MAX: u64 = if cfg!(test) { 16 } else { 1_024 * 1_024 };
 
 /// Kept records that come next, if any do.

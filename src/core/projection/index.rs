@@ -56,7 +56,7 @@ pub(super) struct Bucket {
 /// What a bucket became, kept for later readers.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
-    /// The members that it was made of.
+    /// The members that it was made from.
     pub(crate) members: Members,
     /// Whether the members are sent unchanged, because the effect failed.
     pub(crate) raw: bool,

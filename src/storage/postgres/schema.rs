@@ -21,7 +21,7 @@
 //! | `<prefix>_records` | revocations and grants |
 //! | `<prefix>_journal` | the positions of groups of handlers |
 //! | `<prefix>_claims` | which node has a group in a store, with its fencing number and position; `moved` is the last transaction that changed it |
-//! | `<prefix>_handlers` | until when each node has what it has claimed |
+//! | `<prefix>_handlers` | until when each node holds its claims |
 //!
 //! In `_appends`, `facts` are NULL for entries that Effect's server wrote. `facts` describes the content. Names are
 //! encoded by `text`.

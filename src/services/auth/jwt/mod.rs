@@ -34,7 +34,7 @@ pub use self::jwks::InvalidJwks;
 pub use self::key::{Algorithm, InvalidKey, Key, KeySet};
 pub use self::token::TokenSource;
 
-/// Which tokens are trusted, and where they are looked for.
+/// Which tokens are trusted, and where to search for them.
 #[derive(Clone, Debug)]
 pub struct JwtOptions {
     /// The accepted algorithms; empty for all that there is a key for.
@@ -53,7 +53,7 @@ pub struct JwtOptions {
     pub audiences: Vec<String>,
     /// How far the issuers' clocks may be off.
     pub leeway: Duration,
-    /// Where a token is looked for; the first one found counts.
+    /// Where to search for a token. The first one found counts.
     pub tokens: Vec<TokenSource>,
     /// The names of the claims.
     pub claims: ClaimNames,

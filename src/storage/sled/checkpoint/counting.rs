@@ -10,7 +10,7 @@ use crate::storage::sled::segments::Reader;
 use crate::storage::sled::takeover::bytes_in;
 use crate::storage::sled::tree;
 
-/// How many stores are looked at at once.
+/// How many stores are checked at once.
 const STORES: usize = 4_096;
 
 /// What was counted since the first store.

@@ -65,7 +65,7 @@ impl Chunk {
         self.table[bucket] = tag | (at as u32 + 1);
     }
 
-    /// Where the id with this hash is looked for first, and its tag.
+    /// The place where the search for the id with this hash starts, and its tag.
     fn bucket(&self, hash: u64) -> (usize, u32) {
         (hash as usize & (self.table.len() - 1), (hash >> 32) as u32 & !POSITION)
     }

@@ -11,7 +11,7 @@ use crate::storage::sled::key::{IdsKey, Ordinal, SegmentKey, SlotKey, TimeKey};
 use crate::storage::sled::value::segment::{Bare, Place, SegmentRecord};
 use crate::storage::sled::value::{body, segment};
 
-/// How often a segment is looked for again if it was merged with others while it was read.
+/// How often a segment is searched for again if it was merged with others while it was read.
 const TRIES: usize = 8;
 
 /// Reads one store's part of the log's tree.
