@@ -215,7 +215,7 @@ fn snapshot(begun: Begun) -> Option<Snapshot> {
     let sixteen = |hex: &str| u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes);
     let generation = sixteen(&begun.generation)?;
     let is_plain = |name: &str| {
-        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.')
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
             && !name.starts_with('.')
             && !name.is_empty()
     };

@@ -177,14 +177,18 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
     Ok(AdminCommandError::unless_reader_gone(printed.map_err(AdminCommandError::from))?)
 }
 
+fn are(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 fn print(erased: &Answer) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{} entries are erased", erased.erased)?;
+    writeln!(out, "{} erased", are(erased.erased, "entry is", "entries are"))?;
     if erased.quarantined > 0 {
         writeln!(out, "{} entries are taken out of quarantine", erased.quarantined)?;
     }
     if erased.keys > 0 {
-        writeln!(out, "{} keys are removed", erased.keys)?;
+        writeln!(out, "{} removed", are(erased.keys, "key is", "keys are"))?;
     }
     for id in &erased.unknown {
         writeln!(out, "  the store does not know {}", one_line(id))?;

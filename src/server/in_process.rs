@@ -233,7 +233,8 @@ impl Server {
     pub(super) async fn has(&self, store: &StoreId) -> Result<bool, StorageError> {
         let (storage, store) = (self.inner().storage.clone(), store.clone());
         let size = web::block(move || storage.size(&store)).await;
-        Ok(size.map_err(StorageError::unavailable)??.entries > 0)
+        let size = size.map_err(StorageError::unavailable)??;
+        Ok(size.entries > 0 || size.trimmed > Sequence::ZERO)
     }
 
     /// At most `count` stores that have entries and whose names come after `after`, in the order of their names, each

@@ -44,4 +44,23 @@ export const conflictsAndErasing = async ({ page, visit, shows, press, serious, 
     await page.click("dialog .danger")
     await shows(page, "the store does not know 1 id", ".said")
   })
+
+  await step("a whole store is erased, with its keys", async () => {
+    await visit(page, "#/stores/gone")
+    await press(page, "Erase")
+    await press(page, "The whole store")
+    await serious(page, "erase a store")
+    assert.ok(await page.locator("dialog .danger").isDisabled(), "before the name is typed")
+    await page.fill("#dialog-typed", "gone")
+    await page.click("dialog .danger")
+    await shows(page, "1 key removed", ".said")
+    await visit(page, "#/stores/gone/entry/4")
+    await shows(page, "Entry 4")
+    await until("it is loaded", async () => (await page.locator("main .loading").count()) === 0)
+    assert.ok(!(await page.content()).includes("a secret of c"))
+    await visit(page, "#/stores/gone")
+    await shows(page, "trimmed up to 6")
+    await visit(page, "#/stores/gone/keys")
+    await until("its key is gone", async () => !(await page.locator("main").innerText()).includes("guest"))
+  })
 }

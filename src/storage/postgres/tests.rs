@@ -282,5 +282,5 @@ fn tables_of_an_earlier_version_are_brought_up_to_date() {
     let storage = PostgresStorage::new(open(&nodes.url));
     let log = storage.open(&store("s")).expect("open");
     assert_eq!((log.head(), log.trimmed()), (at(2), at(0)));
-    assert_eq!(nodes.sql("SELECT version FROM effect_events_meta"), "3");
+    assert_eq!(nodes.sql("SELECT version FROM effect_events_meta"), "4");
 }

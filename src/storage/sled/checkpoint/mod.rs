@@ -102,7 +102,7 @@ impl Checkpointer {
     /// Copies everything in memory, which is everything up to `position`, to sled and closes it.
     pub(super) fn finish(&mut self, position: Position) -> io::Result<()> {
         self.write_all()?;
-        self.write_position(position)?;
+        self.write_position(position, true)?;
         let trees = self.shared.access.take();
         trees.map_or(Ok(()), |trees| tree::close(recovery::alone(trees)?))
     }
@@ -228,7 +228,9 @@ impl Checkpointer {
         let done = catch_unwind(AssertUnwindSafe(|| {
             let position = self.shared.settled();
             self.write_all()?;
-            self.write_position(position)
+            // A frame is synced before its content is in memory.
+            let is_all = self.shared.synced() == position;
+            self.write_position(position, is_all)
         }));
         let done = done.unwrap_or_else(|panic| {
             let why = tree::message_of(panic.as_ref());
@@ -260,9 +262,11 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Writes that everything up to `position` is in sled.
-    fn write_position(&mut self, position: Position) -> io::Result<()> {
-        if position > self.position || self.changing {
+    /// Writes that everything up to `position` is in sled, and whether that `is_all`. If it is not, and the position is
+    /// the same as before, sled keeps saying that it may have more: otherwise a crash before the next witness would
+    /// leave two states at one position, which looks like damage.
+    fn write_position(&mut self, position: Position, is_all: bool) -> io::Result<()> {
+        if position > self.position || (self.changing && is_all) {
             let trees = self.shared.access.open_trees().map_err(io::Error::other)?;
             let faults = self.shared.faults();
             steps::take(faults, Step::Apply, || tree::apply_checkpoint(&trees, position.0))?;
