@@ -137,7 +137,7 @@ async fn no_file_has_what_was_erased_and_a_backup_says_that_it_does() {
     place.well(&ERASE, &server);
     let (clean, said) = place.verify(Some(&server), &["--text", SECRET]);
     assert!(!clean && said.contains("archive      1 files") || said.contains("2 files"), "{said}");
-    assert!(said.contains("still to be made rid of") && said.contains("times the text"), "{said}");
+    assert!(said.contains("still have to be cleaned") && said.contains("times the text"), "{said}");
     drop(server);
     // It continues after a kill.
     let server = place.serve("0s");

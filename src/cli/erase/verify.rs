@@ -192,7 +192,7 @@ fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
     for name in PLACES {
         let Some(place) = found.places.iter().find(|place| place.name == name) else { continue };
         let (files, bytes) = (place.files, people_bytes(place.bytes));
-        let what = if place.held == 0 { "nothing of them".to_owned() } else { held(place) };
+        let what = if place.held == 0 { "clean".to_owned() } else { held(place) };
         writeln!(out, "{name:<12} {files} files, {bytes}: {what}")?;
         for file in &place.named {
             let until = file.until.map_or(String::new(), |until| {
@@ -214,17 +214,17 @@ fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
     match (found.is_due, found.erased_millis, found.clean_millis) {
         (true, Some(erased), _) => writeln!(
             out,
-            "files are still to be made rid of what was erased since {}: the server does that, within an hour",
+            "the files still have to be cleaned of what was erased since {}; the server does that within an hour",
             timestamp(erased)
         )?,
-        (_, _, Some(clean)) => writeln!(out, "files were made rid of it at {}", timestamp(clean))?,
+        (_, _, Some(clean)) => writeln!(out, "the files were cleaned at {}", timestamp(clean))?,
         _ => {}
     }
     Ok(left)
 }
 
 fn held(place: &Place) -> String {
-    format!("{} files have some", place.held)
+    format!("{} with content of erased entries", place.held)
 }
 
 /// Searches the backups in a folder. Returns true if content was found.
@@ -266,7 +266,7 @@ fn folder(folder: &Path, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
                 .map(|(_, records)| records)
                 .sum();
             let what = match records {
-                0 => "nothing of them".to_owned(),
+                0 => "clean".to_owned(),
                 some => format!("{some} records; it has them until it is removed (backup --keep)"),
             };
             println!("backup {}: {what}", path.display());

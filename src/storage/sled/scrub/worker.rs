@@ -78,7 +78,7 @@ impl Scrubber {
             let standing = shared.scrub.standing();
             if standing.note.is_some_and(|note| note.clean_millis.is_none()) {
                 let begun = Instant::now();
-                log::info!("files are made rid of what was erased");
+                log::info!("the files are being cleaned of erased content");
                 let failure = match self.all() {
                     Ok(()) => None,
                     Err(Stop::End) => return,
@@ -87,7 +87,9 @@ impl Scrubber {
                 match &failure {
                     None => {
                         let seconds = begun.elapsed().as_secs_f64();
-                        log::info!("files are rid of what was erased, which took {seconds:.1} s");
+                        log::info!(
+                            "the files are clean of erased content, which took {seconds:.1} s"
+                        );
                     }
                     Some(why) => {
                         again = Some(Instant::now() + AGAIN_AFTER);
@@ -97,7 +99,7 @@ impl Scrubber {
                     }
                 }
                 if let Err(error) = shared.scrub.ended(&shared.files, erasures, failure) {
-                    log::error!("noting that files are rid of what was erased: {error}");
+                    log::error!("noting that the files are clean of erased content: {error}");
                 }
             }
             if let Err(error) = self.remove_kept() {
