@@ -185,6 +185,13 @@ fn a_server_goes_to_postgres_and_back_with_all_that_it_has() {
         "{refused}"
     );
     assert!(up(ground.path(), &url).expect("nothing to do").was_finished);
+    // Without its mark it may have been served, and have more than the database.
+    let mark = ground.path().join("moved");
+    let (kept, said) = (mark.with_extension("kept"), |error: MigrateError| error.to_string());
+    std::fs::rename(&mark, &kept).expect("renamed");
+    let refused = up(ground.path(), &url).map_err(said).expect_err("it may have more");
+    assert!(refused.contains("has no file `moved` any more"), "{refused}");
+    std::fs::rename(&kept, &mark).expect("renamed");
     // The server continues there, and moves back.
     let storage = PostgresStorage::new(open(&url));
     ground.write(&storage);

@@ -49,6 +49,17 @@ pub fn to_postgres(
         PostgresError::Unusable(failed.to_string().into())
     };
     if session.begin_into(dump.remote_id()).map_err(unusable)? == Target::Finished {
+        // Its mark was removed, so it may have been served, and have what the database has not.
+        if let Source::Directory(path) = from
+            && !dump.was_moved()
+        {
+            return Err(MigrateError::Refused(format!(
+                "this server was moved to the database before, and {} has no file `moved` any more: what was written to the \
+                 directory since is not in the database, and cannot be added to it. Move it to another, empty database; or, if \
+                 nothing was written, go on with the database",
+                path.display()
+            )));
+        }
         return Ok(Moved { is_finished: true, was_finished: true, ..Moved::default() });
     }
     let mut up = Up { dump, session, all, told };

@@ -25,18 +25,21 @@ pub(crate) struct Dump {
     files: Files,
     trees: Trees,
     facts: Facts,
+    /// Whether it said that it was moved.
+    was_moved: bool,
 }
 
 impl Dump {
     /// Opens the data directory `path`, which may have been moved before. Blocks on disk.
     pub(crate) fn open(path: &Path, options: &DatabaseOptions) -> Result<Self, OpenError> {
         let unavailable = |error| OpenError::unavailable(path, &error);
-        if Files::moved_to(path).map_err(unavailable)?.is_none() {
+        let was_moved = Files::moved_to(path).map_err(unavailable)?.is_some();
+        if !was_moved {
             // This writes the content of the commit log to sled.
             let closed = Database::open(path, options.clone())?.close();
             closed.map_err(|error| OpenError::unavailable(path, &error))?;
         }
-        Self::open_any(path, options)
+        Ok(Self { was_moved, ..Self::open_any(path, options)? })
     }
 
     /// Opens the content of a backup in the directory `scratch`, which is created for that and cannot be served. Blocks on disk.
@@ -64,9 +67,14 @@ impl Dump {
             if facts.changing {
                 return Err(OpenFailure::Refused("it was not closed in order".into()));
             }
-            Ok(Self { files, trees, facts })
+            Ok(Self { files, trees, facts, was_moved: false })
         });
         opened.map_err(|failure| failure.of(path))
+    }
+
+    /// Whether the directory said that it was moved.
+    pub(crate) const fn was_moved(&self) -> bool {
+        self.was_moved
     }
 
     /// The id of the directory's server.

@@ -144,7 +144,8 @@ pub enum OpenError {
     },
     /// Everything in it was moved elsewhere, where the server continues.
     #[error(
-        "the data directory {path:?} was moved to {to}, and is an older state of it: `eventlog-server migrate` moves that back"
+        "the data directory {path:?} was moved to {to}, where the server continues: `eventlog-server migrate --from URL --to-data-dir NEW` \
+         moves it back"
     )]
     Moved {
         /// The data directory.
