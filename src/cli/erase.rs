@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use eventlog_server::model::{EntryId, StoreId};
 use eventlog_server::processing::{TrimError, erase, of_primary_key};
 use eventlog_server::services::journal::SledJournal;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use super::admin::{AdminArgs, AdminCommandError, percent_encode};
 use super::data_dir::{DataDir, NoDataDirectory, is_confirmed, is_confirmed_by};
 use super::erase_store::erase_store;
+use super::peer::wrong;
 use super::text::one_line;
 
 /// How many entries are erased per call.
@@ -133,8 +135,15 @@ struct Answer {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
-    let Some(store) = &args.store else {
+    if args.verify.is_wanted() {
         return Ok(verify::run(args)?);
+    }
+    if args.verify.has_options() {
+        // Else it would erase, and somebody wanted to look.
+        wrong(ErrorKind::MissingRequiredArgument, "--text and --backups need --verify");
+    }
+    let Some(store) = &args.store else {
+        wrong(ErrorKind::MissingRequiredArgument, "--store says what to erase");
     };
     if !args.yes && args.what.is_whole() {
         let store = store.as_str();

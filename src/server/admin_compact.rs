@@ -36,7 +36,9 @@ impl From<Result<Option<Compacted>, StorageError>> for CompactState {
                 Self { before: Some(before), after: Some(after), ..Self::default() }
             }
             Ok(None) => {
-                let failure = "this storage is not compacted in this way".to_owned();
+                let failure =
+                    "this storage is compacted with its own tools: with PostgreSQL, VACUUM"
+                        .to_owned();
                 Self { failure: Some(failure), ..Self::default() }
             }
             Err(error) => Self { failure: Some(error.to_string()), ..Self::default() },

@@ -52,7 +52,9 @@ pub(super) enum Failure {
     NotGranted(PublicKey),
     #[error("there is no revocation {0:?}")]
     NotRevoked(String),
-    #[error("this storage has no backups of this kind")]
+    #[error(
+        "this storage is backed up with its own tools: with PostgreSQL, pg_dump or a base backup (docs/CLUSTER.md)"
+    )]
     NoBackup,
     #[error("{0:?} is not a file of the latest backup, or is no longer kept: begin a backup")]
     NoSuchFile(String),

@@ -298,7 +298,9 @@ pub trait StoreLog: Send + Sync + 'static {
         entries: &[(Sequence, EntryId)],
     ) -> BoxFuture<'static, Result<(), AppendError>> {
         let _ = entries;
-        Box::pin(ready(Err(AppendError::Definite("this storage cannot erase".into()))))
+        Box::pin(ready(Err(AppendError::Definite(
+            "this storage cannot erase entries; PostgreSQL cannot yet".into(),
+        ))))
     }
 
     /// Notes that the whole store up to `last` is about to be trimmed because it was erased, so that this is done again

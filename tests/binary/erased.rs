@@ -151,6 +151,11 @@ async fn no_file_has_what_was_erased_and_a_backup_says_that_it_does() {
     place.well(&["backup", "--to", backups, "--keep", "1"], &server);
     let (clean, said) = place.verify(Some(&server), &["--backups", backups]);
     assert!(clean, "{said}");
+    // Whoever forgets --verify does not erase.
+    let mut careless = place.command(&["erase", "--yes", "--store", "default", "--text", "else"]);
+    careless.args(["--url", &server.url]);
+    let (done, said) = run(careless);
+    assert!(!done && said.contains("need --verify"), "{said}");
     drop(server);
     let (clean, said) = place.verify(None, &["--text", SECRET, "--backups", backups]);
     assert!(clean, "{said}");

@@ -35,6 +35,18 @@ pub(in crate::cli) struct VerifyArgs {
     backups: Vec<PathBuf>,
 }
 
+impl VerifyArgs {
+    /// Whether nothing is to be erased.
+    pub(in crate::cli) const fn is_wanted(&self) -> bool {
+        self.verify
+    }
+
+    /// Whether there are options that only a check has.
+    pub(in crate::cli) const fn has_options(&self) -> bool {
+        self.text.is_some() || !self.backups.is_empty()
+    }
+}
+
 /// The check failed, or found some content.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum VerifyError {
@@ -65,7 +77,7 @@ pub(in crate::cli) enum VerifyError {
     #[error("the server cannot read its files: {0}")]
     Failed(String),
     /// Some content is left.
-    #[error("content of erased entries is still there: {0}")]
+    #[error("what was looked for is still there: {0}")]
     Remains(String),
 }
 
