@@ -120,7 +120,7 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
     assert_eq!(read(&server, 1).await, [31]);
     drop(server);
     let (done, said) = run(erase(&["--yes", "--data-dir", path], None), "");
-    assert!(done && said.contains("1 entries are erased\n2 keys are removed"), "{said}");
+    assert!(done && said.contains("1 entry is erased\n2 keys are removed"), "{said}");
     let server = serve(&data);
     let mut socket = Socket::connect(&server.url).await;
     socket.write(&key("carol"), 1, &batch(&entries)).await;
