@@ -47,8 +47,10 @@ pub(super) struct Checkpointer {
     arena: Arena,
     /// Everything up to here is certainly in sled.
     position: Position,
-    /// Whether sled says that it may have more.
+    /// Whether sled may say that it has more.
     changing: bool,
+    /// Whether it certainly does: what is written before that would look like damage after a crash.
+    is_marked: bool,
     /// `None` if a database is only rebuilt.
     watch: Option<Watch>,
     archive: Option<Archive>,
@@ -83,6 +85,7 @@ impl Checkpointer {
             arena,
             position,
             changing: true,
+            is_marked: false,
             watch: None,
             archive: None,
             behind: false,
@@ -272,7 +275,7 @@ impl Checkpointer {
             steps::take(faults, Step::Apply, || tree::apply_checkpoint(&trees, position.0))?;
             self.sync(&trees)?;
             self.position = position;
-            self.changing = false;
+            (self.changing, self.is_marked) = (false, false);
         }
         Ok(())
     }

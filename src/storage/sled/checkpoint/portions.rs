@@ -89,7 +89,7 @@ impl Checkpointer {
         };
         let copy = self.compaction.is_some().then(|| ops.clone());
         steps::take(self.shared.faults(), Step::Apply, || {
-            if !self.changing {
+            if !self.is_marked {
                 tree::apply_changing(trees)?;
             }
             if keyspace == Keyspace::Log {
@@ -98,7 +98,7 @@ impl Checkpointer {
             Ok(ops.apply(trees.get(keyspace))?)
         })?;
         self.sync(trees)?;
-        self.changing = true;
+        (self.changing, self.is_marked) = (true, true);
         self.mirror(keyspace, copy);
         if let (Some(watch), Some(tables)) = (&mut self.watch, tables) {
             watch.set_tables(tables);
