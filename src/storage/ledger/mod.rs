@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use self::copies::{Copies, Found};
 pub(crate) use self::record::{Chain, Erased, Erasure};
-use crate::model::{EntryId, StoreId};
+use crate::model::StoreId;
 
 /// The two copies in a data directory.
 const NAMES: [&str; 2] = ["erased.a", "erased.b"];
@@ -173,20 +173,6 @@ pub(crate) fn gather(sources: &[PathBuf], directory: &Path) -> io::Result<()> {
         }
     }
     ledger.copies.end_at(ledger.end_at)
-}
-
-#[allow(dead_code, reason = "for who looks for their bytes")]
-/// The ids of all erased entries of a store, according to the ledger at these [`paths`].
-pub(crate) fn erased_in(paths: &[PathBuf], store: &StoreId) -> io::Result<HashSet<EntryId>> {
-    let (mut reader, mut erased) = (Reader::open(paths)?, HashSet::new());
-    while let Some(erasure) = reader.next()? {
-        if erasure.store == *store
-            && let Erased::Entries(ids) = erasure.what
-        {
-            erased.extend(ids);
-        }
-    }
-    Ok(erased)
 }
 
 #[cfg(test)]

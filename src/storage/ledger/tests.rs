@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::model::Sequence;
+use crate::model::{EntryId, Sequence};
 
 fn store(name: &str) -> StoreId {
     StoreId::new(name).expect("a name")
@@ -43,6 +43,19 @@ fn change(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).expect("a file");
     bytes[at] ^= 1;
     std::fs::write(path, bytes).expect("written");
+}
+
+/// The ids of all erased entries of a store, according to the ledger at these [`paths`].
+fn erased_in(paths: &[PathBuf], store: &StoreId) -> io::Result<HashSet<EntryId>> {
+    let (mut reader, mut erased) = (Reader::open(paths)?, HashSet::new());
+    while let Some(erasure) = reader.next()? {
+        if erasure.store == *store
+            && let Erased::Entries(ids) = erasure.what
+        {
+            erased.extend(ids);
+        }
+    }
+    Ok(erased)
 }
 
 #[test]
