@@ -165,7 +165,7 @@ fn carry_out(
 }
 
 fn tell(args: &Args, moved: &Moved, took: Duration) {
-    let Moved { stores, copied, compared, pairs, floor, is_finished, was_finished } = *moved;
+    let Moved { stores, copied, compared, pairs, floor, is_finished, was_finished, .. } = *moved;
     let mut out = io::stdout();
     // A closed standard output is no reason to fail.
     let _ = match (was_finished, is_finished) {

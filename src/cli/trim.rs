@@ -155,7 +155,7 @@ impl Args {
 }
 
 impl From<Trimming> for Answer {
-    fn from(Trimming { trimmed, wanted, behind }: Trimming) -> Self {
+    fn from(Trimming { trimmed, wanted, behind, .. }: Trimming) -> Self {
         let behind = behind
             .iter()
             .map(|group| Behind { name: group.name.to_string(), position: group.position.get() });

@@ -7,6 +7,7 @@ use super::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
 
 /// A text that cannot be a store id or a public key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidName {
     /// The text is empty.
     #[error("the {what} is empty")]

@@ -27,6 +27,7 @@ const REFUSED_MAX: usize = 100;
 
 /// The state of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupStatus {
     /// Its name.
     pub name: Arc<str>,
@@ -49,6 +50,7 @@ pub struct GroupStatus {
 
 /// An entry that failed, and is kept until somebody retries or dismisses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// The store.
     pub store: StoreId,

@@ -63,6 +63,7 @@ pub(super) struct StoreProgress {
 
 /// How far the processing of a store is behind its feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReplayStatus {
     /// The last durable sequence.
     pub head: Sequence,

@@ -47,6 +47,7 @@ struct Queue {
 
 /// Something that observers may show has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Invalidation {
     /// The store of the event that changed it.
     pub store: StoreId,

@@ -15,6 +15,7 @@ use super::processor::Processor;
 
 /// What has been counted since the server started. Every processed entry counts once, in one of the first six.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct ProcessingStats {
     /// A handler succeeded.
     pub handled: AtomicU64,

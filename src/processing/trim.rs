@@ -20,6 +20,7 @@ const READ_BYTES: usize = 1 << 20;
 
 /// A group that has not processed all entries that are to be trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupBehind {
     /// Its name.
     pub name: Arc<str>,
@@ -29,6 +30,7 @@ pub struct GroupBehind {
 
 /// The result of a trim.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Trimming {
     /// The last sequence that is trimmed now.
     pub trimmed: Sequence,

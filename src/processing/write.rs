@@ -10,6 +10,7 @@ use super::codec::CodecError;
 
 /// A batch is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriteOutcome {
     /// One per slot; for a duplicate, the existing sequence of its id.
     pub sequence_numbers: Vec<Sequence>,
@@ -19,6 +20,7 @@ pub struct WriteOutcome {
 
 /// A batch was not written, or may not have been written.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The payload of an event cannot be encoded; nothing was written.
     #[error("the payload of a {event} cannot be encoded: {cause}")]

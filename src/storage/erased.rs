@@ -11,6 +11,7 @@ pub const PLACES: [&str; 7] =
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ErasedReport {
     /// The number of known erased entries.
     pub entries: u64,
@@ -28,6 +29,7 @@ pub struct ErasedReport {
 
 /// A kind of files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ErasedPlace {
     /// One of [`PLACES`].
     pub name: &'static str,
@@ -43,6 +45,7 @@ pub struct ErasedPlace {
 
 /// A file with content of erased entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ErasedFile {
     /// The path of the file.
     pub path: PathBuf,

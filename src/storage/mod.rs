@@ -401,6 +401,7 @@ impl std::fmt::Debug for Locked {
 
 /// A read or an opening failed; nothing changed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StorageError {
     /// The disk, or another layer below this one, failed.
     #[error("storage is unavailable: {0}")]
@@ -424,6 +425,7 @@ impl StorageError {
 
 /// An append failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AppendError {
     /// It did not happen and will not happen: the log object was already dead, or the call broke the contract.
     #[error("nothing was appended: {0}")]

@@ -46,6 +46,7 @@ pub enum Begin {
 
 /// Why the options of a webhook cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WebhookError {
     /// Positions cannot be kept under its name.
     #[error(

@@ -61,6 +61,7 @@ impl Replacements {
 /// A bucket cannot be compacted: its entries are sent unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{event}: {reason}")]
+#[non_exhaustive]
 pub struct CompactionFailure {
     /// The event that caused it; a warning is logged once for it.
     pub event: String,

@@ -2,6 +2,7 @@
 
 /// A request that cannot be carried out as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The message can be read, but a value in it is wrong: the client is told, the connection stays.
     #[error(transparent)]
@@ -27,6 +28,7 @@ pub struct InvalidRequest {
 
 /// Bytes that are not a message of this protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Malformed {
     /// The bytes end within a value, or a length claims more than there are.
     #[error("not msgpack: the bytes end within a value")]
@@ -58,6 +60,7 @@ impl Malformed {
 
 /// What a server sent cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ResponseError {
     /// It cannot be read at all.
     #[error(transparent)]

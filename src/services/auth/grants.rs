@@ -41,6 +41,7 @@ pub struct DuplicateGrant(pub PublicKey);
 /// Where a grant comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum GrantSource {
     /// The server was started with it, or read it when it reloaded its configuration.
     Configuration,
@@ -50,6 +51,7 @@ pub enum GrantSource {
 
 /// A grant as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListedGrant {
     /// The grant.
     pub grant: Grant,

@@ -38,6 +38,7 @@ pub(crate) struct StoreState {
 
 /// A move failed. The source is unchanged. Running the move again continues it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MigrateError {
     /// The data directory cannot be used.
     #[error(transparent)]
@@ -73,6 +74,7 @@ pub struct Told {
 
 /// The result of a move.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Moved {
     /// The number of stores in the new place.
     pub stores: u64,

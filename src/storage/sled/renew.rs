@@ -40,6 +40,7 @@ const COMPLETE: &str = "complete";
 
 /// What was lost, and where the old content is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Renewed {
     /// What is missing.
     pub lost: Vec<String>,

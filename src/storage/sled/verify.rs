@@ -32,6 +32,7 @@ const LOOKS: usize = 10;
 
 /// The content of a data directory, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verification {
     /// What is wrong. Empty for an intact directory.
     pub faults: Vec<Fault>,
@@ -47,6 +48,7 @@ pub struct Verification {
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// The file or folder.
     pub path: PathBuf,

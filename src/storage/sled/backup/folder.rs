@@ -94,6 +94,7 @@ pub struct Backups {
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
     /// The backup.
     pub manifest: Manifest,

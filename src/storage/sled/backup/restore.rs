@@ -39,6 +39,7 @@ pub struct Wanted {
 
 /// What was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Restored {
     /// The number of the last change.
     pub position: u64,
