@@ -2,15 +2,16 @@
 // Checks that the server stays stable over a long time: with 60% of its maximum load, in 512 MiB, with stores that come and go, and
 // one that grows. Reports how memory, descriptors, threads, disk and latency change over time.
 //
-//   node bench/endurance.mjs [--binary FILE] [--directory DIR] [--minutes N] [--share N] [--memory MIB] [--rate N] [--payload N]
+//   node bench/endurance.mjs [--binary FILE] [--directory DIR] [--minutes N] [--share N] [--memory MIB] [--cores N] [--rate N]
+//                            [--payload N]
 //
 // The load comes in rounds of a minute. In each round, one generator writes to new stores, another one to the store of all rounds, and
 // a third one to a store with subscribers, whose connections end with the round. `[[retention]]` trims everything older than five
 // minutes, so that the stores of earlier rounds are removed. The archive is limited, and an unused store is closed after ten seconds.
 // The rest grows for a reason, and the report says how fast.
 //
-// The memory limit needs root and cgroups, since it includes the kernel's caches. If there is no limit, the report says so. Every sample
-// is a line of DIR/samples.csv. Needs Linux and node.
+// The limits of memory and of processor time (a part of a core, as containers have) need root and cgroups. That of memory includes the
+// kernel's caches. If there is no limit, the report says so. Every sample is a line of DIR/samples.csv. Needs Linux and node.
 
 import { spawn } from "node:child_process"
 import fs from "node:fs"
@@ -27,6 +28,8 @@ const { values: options } = parseArgs({
     // The load, in percent of the maximum.
     share: { type: "string", default: "60" },
     memory: { type: "string", default: "512" },
+    // Processor time of the server, in cores. No limit without it.
+    cores: { type: "string" },
     // Writes per second instead of a share.
     rate: { type: "string" },
     payload: { type: "string", default: "100" }
@@ -68,28 +71,43 @@ unfinished_bytes_total_max = "48MiB"
 compaction_bytes_max = "32MiB"
 `
 
-// A separate cgroup with limited memory for the server. `null` if that is not possible.
-const boundMemory = () => {
-  const v1 = fs.existsSync("/sys/fs/cgroup/memory")
-  const group = path.join(v1 ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup", `eventlog-endurance-${process.pid}`)
+const PERIOD_MICROS = 100_000
+
+// What each cgroup of the server is limited to: of version 2 one for both, of version 1 one for each.
+const limits = () => {
+  const memory = String(Number(options.memory) * 1024 * 1024)
+  const quota = options.cores === undefined ? null : Math.round(Number(options.cores) * PERIOD_MICROS)
+  const own = `eventlog-endurance-${process.pid}`
+  const at = (controller, files) => ({ group: path.join("/sys/fs/cgroup", controller, own), files })
+  if (!fs.existsSync("/sys/fs/cgroup/memory")) {
+    return [at("", { "memory.max": memory, ...(quota && { "cpu.max": `${quota} ${PERIOD_MICROS}` }) })]
+  }
+  const processor = quota && at("cpu", { "cpu.cfs_period_us": String(PERIOD_MICROS), "cpu.cfs_quota_us": String(quota) })
+  return [at("memory", { "memory.limit_in_bytes": memory }), ...(processor ? [processor] : [])]
+}
+
+// The cgroups of the server, made and limited. Empty if that is not possible.
+const bound = () => {
   try {
-    fs.mkdirSync(group)
-    fs.writeFileSync(path.join(group, v1 ? "memory.limit_in_bytes" : "memory.max"), String(Number(options.memory) * 1024 * 1024))
-    return group
+    return limits().map(({ group, files }) => {
+      fs.mkdirSync(group)
+      for (const [file, value] of Object.entries(files)) fs.writeFileSync(path.join(group, file), value)
+      return group
+    })
   } catch (error) {
-    console.error(`memory is not bounded: ${error.message}`)
-    return null
+    console.error(`memory and processor time are not bounded: ${error.message}`)
+    return []
   }
 }
 
-const start = (group) =>
+const start = (groups) =>
   new Promise((resolve, reject) => {
     fs.rmSync(options.directory, { recursive: true, force: true })
     fs.mkdirSync(options.directory, { recursive: true })
     const file = path.join(options.directory, "eventlog.toml")
     fs.writeFileSync(file, config, { mode: 0o600 })
     const data = path.join(options.directory, "data")
-    const join = group === null ? "" : `echo $$ > ${group}/cgroup.procs && `
+    const join = groups.map((group) => `echo $$ > ${group}/cgroup.procs && `).join("")
     const args = ["serve", "--dev", "--config", file, "--data-dir", data, "--listen", "127.0.0.1:0"]
     const server = spawn("sh", ["-c", `${join}exec "$0" "$@"`, options.binary, ...args], { stdio: ["ignore", "pipe", "inherit"] })
     server.once("exit", (code, signal) => {
@@ -211,12 +229,13 @@ const report = (samples) => {
 }
 
 const run = async () => {
-  const group = boundMemory()
-  const target = await start(group)
+  const groups = bound()
+  const bounds = `${options.memory} MiB${options.cores === undefined ? "" : `, ${options.cores} cores`}`
+  const target = await start(groups)
   const reached = options.rate ? null : (await round(target, undefined, 20)).writes
   const rate = options.rate ? Number(options.rate) : (reached * Number(options.share)) / 100
   const told = reached === null ? "" : `, ${options.share}% of ${Math.round(reached).toLocaleString("en-US")}`
-  console.log(`${Math.round(rate).toLocaleString("en-US")} writes a second${told}; ${group ? `${options.memory} MiB` : "memory not bounded"}`)
+  console.log(`${Math.round(rate).toLocaleString("en-US")} writes a second${told}; ${groups.length > 0 ? bounds : "not bounded"}`)
   const began = performance.now()
   const seconds = () => (performance.now() - began) / 1_000
   const file = path.join(options.directory, "samples.csv")
@@ -242,7 +261,7 @@ const run = async () => {
   const ended = new Promise((resolve) => target.server.once("exit", resolve))
   target.server.kill("SIGTERM")
   await ended
-  if (group) fs.rmdirSync(group)
+  for (const group of groups) fs.rmdirSync(group)
   if (seconds() < Number(options.minutes) * 60) console.log("it ended early, because the disk has too little left")
   process.exitCode = faults === 0 ? 0 : 1
 }
