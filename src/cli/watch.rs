@@ -10,7 +10,7 @@ use eventlog_server::model::PublicKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
+use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::progress::now;
 use super::text::{one_line, people_bytes};
 use crate::config::Span;
@@ -32,7 +32,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct WatchArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// Repeat at this interval until interrupted
+    /// Repeat at this interval until interrupted, also while the server restarts
     #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s",
           value_parser = Span::parse)]
     watch: Option<Span>,
@@ -45,21 +45,34 @@ impl WatchArgs {
     }
 
     /// Prints what `look` writes, once or again and again. Keeps nothing of it: a look may have a great deal to show.
+    ///
+    /// If a server that has answered once does not answer any more, a line on standard error says so, and the next look
+    /// asks again.
     pub(super) fn run(
         &self,
         mut look: impl FnMut(&Admin, &mut Out) -> Result<(), AdminCommandError>,
     ) -> Result<(), AdminCommandError> {
         let admin = self.admin.client()?;
         let is_screen = self.watch.is_some() && !self.admin.json && io::stdout().is_terminal();
+        let (mut has_answered, mut is_away) = (false, false);
         loop {
             let mut out = Out::with_capacity(SHOWN_AT_ONCE, io::stdout());
             if is_screen {
                 // Clears the screen.
                 out.write_all(b"\x1b[2J\x1b[H")?;
             }
-            let shown = look(&admin, &mut out).and_then(|()| Ok(out.flush()?));
-            if shown.is_err() {
-                return AdminCommandError::unless_reader_gone(shown);
+            match look(&admin, &mut out).and_then(|()| Ok(out.flush()?)) {
+                Ok(()) => (has_answered, is_away) = (true, false),
+                Err(AdminCommandError::Admin(away @ AdminError::Unreachable { .. }))
+                    if has_answered && self.watch.is_some() =>
+                {
+                    // A screen has just lost what it said before.
+                    if is_screen || !is_away {
+                        eprintln!("{away}");
+                    }
+                    is_away = true;
+                }
+                failed => return AdminCommandError::unless_reader_gone(failed),
             }
             let Some(Span(every)) = self.watch else { return Ok(()) };
             sleep(every);

@@ -203,6 +203,12 @@ impl Running {
         self.lines.try_recv().ok()
     }
 
+    /// Kills it, and returns the error output.
+    pub fn kill(&mut self) -> String {
+        self.child.kill().expect("it runs");
+        self.end().1
+    }
+
     /// Waits for its end, and returns the exit code and the error output.
     pub fn end(&mut self) -> (Option<i32>, String) {
         let complaints = text(self.child.stderr.take());

@@ -4,6 +4,7 @@ use eventlog_server::protocol::msgpack::ErrorCode;
 use serde_json::Value;
 
 use super::logged::{ADMIN, Logged};
+use super::process::{Running, Serve, command, data};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -129,4 +130,43 @@ async fn a_store_that_nobody_uses_is_listed_and_not_among_the_open_ones() {
     assert!(all.contains("team"), "{all}");
     let open = crate::support::http::get_with_token(address, "/admin/stores?open=true", ADMIN);
     assert!(open.await.ends_with(r#"{"stores":[]}"#));
+}
+
+/// Whoever watches a server through an upgrade wants to see it come back.
+#[tokio::test]
+async fn what_is_watched_is_shown_again_and_again_and_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = |address: &str| {
+        let mut serve = command(&["serve", "--dev", "--listen", address]);
+        serve.args(["--data-dir", data(directory.path())]).env("EVENTLOG_ADMIN_TOKEN", ADMIN);
+        Serve::of(serve)
+    };
+    let server = start("127.0.0.1:0");
+    let write = async |server: &Serve, id| {
+        let mut alice = Socket::connect(&server.url).await;
+        alice.write(&key("alice"), id, &batch(&[entry("E", "", b"")])).await;
+        alice.next_ack().await;
+    };
+    write(&server, 1).await;
+    let watch = ["stores", "--token", ADMIN, "--json", "--watch", "100ms"];
+    let mut watching = Running::start(&server, &watch);
+    let comes = |watching: &Running, head: u64| loop {
+        let store: Value = serde_json::from_str(&watching.line()).expect("JSON");
+        if store["head"] == head {
+            return;
+        }
+    };
+    comes(&watching, 1);
+    comes(&watching, 1);
+    write(&server, 2).await;
+    comes(&watching, 2);
+    let address = server.address().to_owned();
+    assert_eq!(server.end(rustix::process::Signal::TERM), Some(0));
+    // Longer than until the next look.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let server = start(&address);
+    write(&server, 3).await;
+    comes(&watching, 3);
+    let told = watching.kill();
+    assert_eq!(told.matches("does not answer").count(), 1, "{told}");
 }
