@@ -1,6 +1,6 @@
 //! The data directory of a server, for the commands that work on it without one.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use eventlog_server::storage::sled::DatabaseOptions;
@@ -59,10 +59,15 @@ pub(super) fn is_confirmed() -> io::Result<bool> {
 
 /// Asks for this to be typed in order to go on.
 pub(super) fn is_confirmed_by(word: &str) -> io::Result<bool> {
-    print!("Type {word} to go on: ");
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    let mut out = io::stdout().lock();
+    write!(out, "Type {word} to go on: ")?;
+    out.flush()?;
+    let (mut answer, mut input) = (String::new(), io::stdin().lock());
+    input.read_line(&mut answer)?;
+    // Only a terminal shows the line break that somebody types.
+    if !input.is_terminal() || !answer.ends_with('\n') {
+        writeln!(out)?;
+    }
     Ok(answer.trim() == word)
 }
 

@@ -81,6 +81,26 @@ pub(super) fn parse_moment(text: &str) -> Result<u64, String> {
     u64::try_from(time.as_millisecond()).map_err(|_| "before 1970".to_owned())
 }
 
+/// So many of something: `1 entry`, `2 entries`.
+pub(super) fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
+/// [`counted`] entries.
+pub(super) fn entries(count: u64) -> String {
+    counted(count, "entry", "entries")
+}
+
+/// [`counted`] files.
+pub(super) fn files(count: u64) -> String {
+    counted(count, "file", "files")
+}
+
+/// [`counted`] stores.
+pub(super) fn stores(count: u64) -> String {
+    counted(count, "store", "stores")
+}
+
 /// A number of bytes with about three digits.
 pub(super) fn people_bytes(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -147,6 +167,11 @@ mod tests {
         fn no_line_has_control_characters(text: String) {
             prop_assert!(!one_line(&text).chars().any(is_acted_on));
         }
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(entries), ["0 entries", "1 entry", "2 entries"]);
     }
 
     #[test]

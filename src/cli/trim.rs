@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::admin::percent_encode;
 use super::data_dir::is_confirmed;
 use super::place::{PlaceArgs, PlaceError, no_answer, printed};
-use super::text::{one_line, timestamp};
+use super::text::{self, one_line, timestamp};
 
 /// Remove the beginning of a store's feed for good; only the ids of its entries stay.
 ///
@@ -142,10 +142,13 @@ impl Args {
             return Ok(());
         }
         let store = self.store.as_str();
-        let by = committed_by.map_or_else(String::new, |millis| {
-            format!(", which was committed by {}", timestamp(millis))
-        });
-        println!("{entries} entries of store {store:?} go for good, up to entry {wanted}{by}.");
+        let by = committed_by
+            .map_or_else(String::new, |millis| format!(", committed by {}", timestamp(millis)));
+        let (entries, go) = (text::entries(entries), if entries == 1 { "goes" } else { "go" });
+        let first = wanted + 1;
+        println!(
+            "{entries} of store {store:?} {go} for good: what comes before entry {first}{by}."
+        );
         if is_confirmed().map_err(TrimCommandError::Ask)? {
             Ok(())
         } else {
@@ -191,7 +194,10 @@ pub(super) fn run(args: &Args) -> Result<(), TrimCommandError> {
 
 fn print(trimmed: &Answer, waits: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "the feed begins with entry {}", trimmed.trimmed + 1)?;
+    match trimmed.trimmed {
+        0 => writeln!(out, "nothing is trimmed")?,
+        last => writeln!(out, "what came before entry {} is trimmed", last + 1)?,
+    }
     if trimmed.trimmed < trimmed.wanted {
         let then =
             if waits { "; the server goes on when they have processed these entries" } else { "" };

@@ -100,13 +100,16 @@ async fn a_trim_says_what_goes_and_asks() {
         command
     };
     let (done, said) = answered(trim("41"), "");
-    assert!(!done && said.contains("40 entries") && said.contains("up to entry 40"), "{said}");
-    assert!(said.contains("committed") && said.contains("nothing was trimmed"), "{said}");
+    assert!(
+        !done && said.contains("40 entries") && said.contains("before entry 41, committed by"),
+        "{said}"
+    );
+    assert!(said.contains("go on: \n") && said.contains("nothing was trimmed"), "{said}");
     assert_eq!(first(&server).await, 1);
     let (done, said) = answered(trim("41"), "yes\n");
-    assert!(done && said.contains("the feed begins with entry 41"), "{said}");
+    assert!(done && said.contains("what came before entry 41 is trimmed"), "{said}");
     let (done, said) = answered(trim("41"), "");
-    assert!(done && said.contains("the feed begins with entry 41"), "nothing goes: {said}");
+    assert!(done && said.contains("what came before entry 41 is trimmed"), "nothing goes: {said}");
     let (_, said) = answered(trim("51"), "no\n");
     assert!(said.contains("10 entries"), "{said}");
 }
@@ -133,9 +136,9 @@ async fn a_stopped_server_is_trimmed_by_its_directory() {
         !ended && said.contains("500 entries") && said.contains("nothing was trimmed"),
         "{said}"
     );
-    assert_eq!(well(trim("501")), "the feed begins with entry 501\n");
+    assert_eq!(well(trim("501")), "what came before entry 501 is trimmed\n");
     // Nothing is as old as that.
-    assert_eq!(well(trim("2001-01-01T00:00:00Z")), "the feed begins with entry 501\n");
+    assert_eq!(well(trim("2001-01-01T00:00:00Z")), "what came before entry 501 is trimmed\n");
     let mut inspect = binary();
     inspect.args(["inspect", "--data-dir"]).arg(&data);
     let said = well(inspect);

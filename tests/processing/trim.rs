@@ -84,7 +84,8 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
 
     let said = ok(&server, &[&trim[..], &["6"]].concat()).await;
     assert!(
-        said.contains("begins with entry 4") && said.contains("the book has processed entry 3")
+        said.contains("before entry 4 is trimmed")
+            && said.contains("the book has processed entry 3")
     );
     assert_eq!(begins(&server).await, 4);
     server.comes_to("eventlog_trims_waiting{group=\"the book\"}", 1).await;
@@ -102,11 +103,14 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
     assert!(lines[6..].iter().map(|line| &line[..1]).eq(["6", "7"]), "{lines:?}");
 
     // Nobody waits any more. Without a group to wait for, it is done at once, and with `--force` in any case.
-    assert_eq!(ok(&server, &[&trim[..], &["7"]].concat()).await, "the feed begins with entry 7");
+    assert_eq!(
+        ok(&server, &[&trim[..], &["7"]].concat()).await,
+        "what came before entry 7 is trimmed"
+    );
     ok(&server, &["groups", "pause", "the book"]).await;
     write(&server, &["eight", "nine"]).await;
     let said = ok(&server, &[&trim[..], &["9", "--force"]].concat()).await;
-    assert!(said.starts_with("the feed begins with entry 9\n  the book has"), "{said}");
+    assert!(said.starts_with("what came before entry 9 is trimmed\n  the book has"), "{said}");
     ok(&server, &["groups", "resume", "the book"]).await;
     processed(&server.server, "team", 9).await;
     assert!(book.lines.lock().iter().map(|line| &line[..1]).eq(["9"]), "eight is gone");

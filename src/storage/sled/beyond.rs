@@ -19,8 +19,10 @@ pub(super) fn beyond(shared: &Shared, end: &End, keep: &Keep) -> Result<Sequence
     let mut beyond = trimmed;
     if let Some(entries_max) = keep.entries_max {
         let excess = located.size.entries.saturating_sub(entries_max);
-        let gaps = &located.layout.gaps;
         if excess > 0 {
+            // Those of the tree, and then those that it does not have yet.
+            let mut gaps = located.layout.gaps.clone();
+            end.gaps(located.layout.last).iter().for_each(|gap| gaps.add(gap));
             let to = gaps.sequence(gaps.place(trimmed).plus(excess));
             beyond = beyond.max(to.min(located.head()));
         }

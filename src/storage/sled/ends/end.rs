@@ -235,6 +235,14 @@ impl End {
         pieces.map(|piece| (piece.last(), piece.time_ms)).collect()
     }
 
+    /// The gaps behind `last` that are here.
+    pub(crate) fn gaps(&self, last: Sequence) -> Vec<Segment> {
+        let tail = self.tail.lock();
+        let start = tail.pieces.partition_point(|piece| piece.last() <= last);
+        let gaps = tail.pieces.range(start..).map(|piece| &piece.segment);
+        gaps.filter(|segment| segment.is_gap()).cloned().collect()
+    }
+
     /// Its first pieces up to the entry `last`, until they have `bytes_max` bytes; at least one, if there is one.
     pub(crate) fn first_pieces(&self, last: Sequence, bytes_max: usize) -> Vec<Piece> {
         let tail = self.tail.lock();

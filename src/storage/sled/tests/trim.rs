@@ -218,6 +218,22 @@ fn heal_and_an_accepted_loss_leave_it_trimmed() {
     }
 }
 
+/// Places of entries behind a gap were sequences of the gap until a checkpoint wrote it.
+#[test]
+fn a_gap_that_only_memory_has_is_not_taken_for_entries() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = open(directory.path());
+    let log = storage.open(&store("a")).expect("open");
+    let at = |sequence| Sequence::ZERO.plus(sequence);
+    wait(log.append(Segment::gaps(at(1), at(1_000)))).expect("appended");
+    append(&*log, &ids(3), 10);
+    for (entries_max, expected) in [(3, 0), (2, 1_001), (1, 1_002), (0, 1_003)] {
+        let keep = Keep { entries_max: Some(entries_max), ..Keep::default() };
+        let told = storage.beyond(&store("a"), &keep).expect("a read");
+        assert_eq!(told, at(expected), "{entries_max} are kept");
+    }
+}
+
 #[test]
 fn when_entries_were_committed_is_known_and_told_again_however_the_database_was_made() {
     let directory = tempfile::tempdir().expect("a directory");
