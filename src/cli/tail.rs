@@ -3,9 +3,10 @@
 use std::io::{self, BufWriter, Write};
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
-use eventlog_server::client::{ConnectionState, Page, RemoteError};
+use eventlog_server::client::{ConnectionState, ErrorCode, Page, RemoteError};
 use eventlog_server::model::{EntryRef, Sequence};
 use eventlog_server::processing::compaction::EventPattern;
 use futures_util::StreamExt;
@@ -16,11 +17,15 @@ use super::peer::{Peer, PeerError, Protocol, wrong};
 use super::progress::Progress;
 use super::text::one_line;
 
+/// How long to wait before a feed is requested again that the server could not send.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Print a store's events, then follow new ones.
 ///
 /// A line has sequence, time of creation, event, primary key and payload. The payload is JSON if it is msgpack or
-/// `SchemaBinary`, else its bytes in hexadecimal. After a lost connection it goes on where it was; standard error
-/// says when the connection was lost and when it is back. Control characters are escaped, in JSON as well, where
+/// `SchemaBinary`, else its bytes in hexadecimal. After a lost connection, or while the server cannot read its
+/// storage, the command tries again and goes on where it was. Standard error says when the connection was lost and
+/// when it is back. Control characters are escaped, in JSON as well, where
 /// the meaning stays the same.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -100,21 +105,33 @@ async fn tail(args: Args) -> Result<(), TailError> {
     let progress = count.map(|count| Progress::beside_output("tail", Some(count.get())));
     let mut pages = remote.pages(peer.key(), start);
     let mut state = remote.connection_state();
-    let mut news = News::default();
+    let (mut news, mut next) = (News::default(), start);
     while left > 0 {
         tokio::select! {
             page = pages.next() => match page {
-                Some(page) => {
-                    let printed = print_page(&page?, &printer, &shown, left)?;
-                    left -= printed;
+                Some(Ok(page)) => {
+                    let printed = print_page(&page, &printer, &shown, left)?;
+                    (left, next) = (left - printed, page.last().next());
+                    news.fed();
                     progress.iter().for_each(|progress| progress.add(printed));
                 }
+                Some(Err(error)) if news.had_it && is_for_now(&error) => {
+                    news.refused(&error);
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    pages = remote.pages(peer.key(), next);
+                }
+                Some(Err(error)) => return Err(error.into()),
                 None => break,
             },
             Ok(()) = state.changed() => news.tell(&state.borrow_and_update()),
         }
     }
     Ok(())
+}
+
+/// Whether the same request may succeed later: the server has no other code for what fails on its side.
+const fn is_for_now(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Rejected { code: ErrorCode::InternalServerError, .. })
 }
 
 /// Where to begin. The server must be asked how far a store is.
@@ -170,13 +187,34 @@ impl Shown {
     }
 }
 
-/// Reports changes of the connection on standard error, once each.
+/// Reports changes of the connection and of the feed on standard error, once each.
 #[derive(Default)]
 struct News {
     lost: Option<Arc<str>>,
+    /// Why the server does not send the feed.
+    refused: Option<String>,
+    /// Whether there was a feed: something came, or the connection was there and is lost.
+    had_it: bool,
 }
 
 impl News {
+    /// The feed goes on.
+    fn fed(&mut self) {
+        self.had_it = true;
+        if self.refused.take().is_some() {
+            eprintln!("the feed goes on");
+        }
+    }
+
+    /// The server does not send the feed for now.
+    fn refused(&mut self, error: &RemoteError) {
+        let reason = error.to_string();
+        if self.refused.as_ref() != Some(&reason) {
+            eprintln!("{}; trying again", one_line(&reason));
+            self.refused = Some(reason);
+        }
+    }
+
     fn tell(&mut self, state: &ConnectionState) {
         match state {
             ConnectionState::Connected => {
@@ -188,7 +226,7 @@ impl News {
                 let what =
                     if self.lost.is_some() { "still no connection" } else { "lost the connection" };
                 eprintln!("{what}: {}; trying again", one_line(reason));
-                self.lost = Some(reason.clone());
+                (self.lost, self.had_it) = (Some(reason.clone()), true);
             }
             ConnectionState::Lost { .. } => {}
         }

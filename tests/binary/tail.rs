@@ -1,16 +1,19 @@
 //! `tail`, `write` and `keys` under difficult conditions: connections that end, proxies with TLS and headers of their
 //! own, hostile texts; and which part of a feed is shown.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::Child;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use eventlog_server::protocol::msgpack::{ErrorCode, Request, encode_error};
 use tempfile::tempdir;
 
 use super::process::{Ended, Running, Serve, command, data, logged, run, wait};
 use crate::client::tls::{CERTIFICATE, terminator};
+use crate::support::fake::{FakeConnection, FakeServer};
+use crate::support::{entry, key};
 
 /// The sequences that a `tail` printed.
 fn sequences(ended: Ended) -> Vec<u64> {
@@ -95,6 +98,69 @@ fn tail_says_when_it_lost_the_connection_and_when_it_is_back() {
         1,
         "{text}"
     );
+}
+
+/// The start of the next subscription. Pings before it are answered.
+async fn subscription(connection: &mut FakeConnection) -> u64 {
+    loop {
+        match connection.next().await {
+            Request::RequestChanges { start, .. } => return start.get(),
+            Request::Ping { id } => connection.pong(id).await,
+            other => panic!("expected a subscription, got {other:?}"),
+        }
+    }
+}
+
+/// It ended when the storage was away just as the connection came back.
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_asks_again_if_the_server_cannot_read_for_now() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = FakeServer::bind().await;
+    let mut command = command(&["tail", "--key", "alice", "--count", "2", "--url", &server.url()]);
+    command.stderr(std::fs::File::create(&log).expect("a file"));
+    let mut tail = command.spawn().expect("it starts");
+    let alice = key("alice");
+    let mut connection = server.accept().await;
+    assert_eq!(subscription(&mut connection).await, 1);
+    connection.changes(&alice, &[(7, entry("Note", "n", &[1]))]).await;
+    drop(connection);
+    let mut connection = server.accept().await;
+    for _ in 0..2 {
+        assert_eq!(subscription(&mut connection).await, 8);
+        let why = "the storage is unavailable";
+        let code = ErrorCode::InternalServerError;
+        connection
+            .send(|out| encode_error(out, "RequestChanges", None, Some(alice.as_str()), code, why))
+            .await;
+    }
+    assert_eq!(subscription(&mut connection).await, 8);
+    connection.changes(&alice, &[(8, entry("Note", "n", &[1]))]).await;
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut shown = String::new();
+        let mut out = tail.stdout.take().expect("a pipe");
+        out.read_to_string(&mut shown).expect("UTF-8");
+        assert_eq!(wait(&mut tail), Some(0));
+        shown
+    });
+    let shown = shown.await.expect("it ends");
+    let sequences = shown.lines().filter_map(|line| line.split_whitespace().next());
+    assert!(sequences.eq(["7", "8"]), "{shown}");
+    let said = std::fs::read_to_string(&log).expect("UTF-8");
+    assert_eq!(said.matches("the storage is unavailable; trying again").count(), 1, "{said}");
+    assert!(said.contains("the feed goes on"), "{said}");
+
+    // Who never had the feed is told at once.
+    let mut command = self::command(&["tail", "--key", "alice", "--url", &server.url()]);
+    let tail = command.spawn().expect("it starts");
+    let mut connection = server.accept().await;
+    subscription(&mut connection).await;
+    let code = ErrorCode::InternalServerError;
+    connection
+        .send(|out| encode_error(out, "RequestChanges", None, Some(alice.as_str()), code, "busy"))
+        .await;
+    let ended = tokio::task::spawn_blocking(move || Ended::of(tail)).await.expect("it ends");
+    assert!(ended.failed(1).contains("busy"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
