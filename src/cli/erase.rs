@@ -1,5 +1,6 @@
 //! `erase`: removes the content of entries permanently.
 
+mod asking;
 mod verify;
 
 use std::io::{self, Write};
@@ -17,8 +18,9 @@ use eventlog_server::storage::{Storage, StorageError, StoreLog};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::asking::Preview;
 use super::admin::{AdminArgs, AdminCommandError, percent_encode};
-use super::data_dir::{DataDir, NoDataDirectory, is_confirmed, is_confirmed_by};
+use super::data_dir::{DataDir, NoDataDirectory};
 use super::erase_store::erase_store;
 use super::peer::wrong;
 use super::text::one_line;
@@ -69,7 +71,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[group(required = false, multiple = false)]
 struct What {
-    /// All entries of this primary key that are there now
+    /// All entries with exactly this primary key that are there now; it is no pattern
     #[arg(long, value_name = "KEY")]
     primary_key: Option<String>,
     /// The entry with this id; may be given several times
@@ -145,29 +147,9 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
     let Some(store) = &args.store else {
         wrong(ErrorKind::MissingRequiredArgument, "--store says what to erase");
     };
-    if !args.yes && args.what.is_whole() {
-        let store = store.as_str();
-        println!(
-            "All entries of store {store:?} lose their content, and its keys are removed, for good."
-        );
-        if !is_confirmed_by(store).map_err(EraseCommandError::Ask)? {
-            return Err(EraseCommandError::NotConfirmed);
-        }
-    } else if !args.yes {
-        let what = match &args.what.primary_key {
-            Some(key) => {
-                format!("All entries of store {:?} with the primary key {key:?}", store.as_str())
-            }
-            None => format!("{} entries of store {:?}", args.what.ids.len(), store.as_str()),
-        };
-        println!("{what} lose their content, for good.");
-        if !is_confirmed().map_err(EraseCommandError::Ask)? {
-            return Err(EraseCommandError::NotConfirmed);
-        }
-    }
     if let Some(path) = &args.data_dir {
         let erased = in_directory(args, store, path)?;
-        return Ok(print(&erased).map_err(AdminCommandError::from)?);
+        return Ok(print(args, &erased).map_err(AdminCommandError::from)?);
     }
     let admin = args.admin.client()?;
     let body = match &args.what.primary_key {
@@ -176,12 +158,21 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
         None => json!({ "ids": args.what.ids.iter().map(ToString::to_string).collect::<Vec<_>>() }),
     };
     let path = format!("/admin/stores/{}/erase", percent_encode(store.as_str()));
+    if !args.yes {
+        let mut asked = body.clone();
+        asked["dryRun"] = true.into();
+        let found: Preview =
+            admin.request("POST", &path, Some(&asked)).map_err(AdminCommandError::from)?;
+        found.confirm(&args.what, store)?;
+    }
     let answer: Value =
         admin.request("POST", &path, Some(&body)).map_err(AdminCommandError::from)?;
     let printed = if args.admin.json {
         writeln!(io::stdout(), "{answer}")
     } else {
-        Answer::deserialize(&answer).map_err(io::Error::other).and_then(|erased| print(&erased))
+        Answer::deserialize(&answer)
+            .map_err(io::Error::other)
+            .and_then(|erased| print(args, &erased))
     };
     Ok(AdminCommandError::unless_reader_gone(printed.map_err(AdminCommandError::from))?)
 }
@@ -190,11 +181,16 @@ fn are(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-fn print(erased: &Answer) -> io::Result<()> {
+fn print(args: &Args, erased: &Answer) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{} erased", are(erased.erased, "entry is", "entries are"))?;
+    let is_pattern = args.what.primary_key.as_ref().is_some_and(|key| key.contains('*'));
+    if erased.erased == 0 && is_pattern {
+        writeln!(out, "  --primary-key is exact: * stands only for itself")?;
+    }
     if erased.quarantined > 0 {
-        writeln!(out, "{} entries are taken out of quarantine", erased.quarantined)?;
+        let taken = are(erased.quarantined, "entry is", "entries are");
+        writeln!(out, "{taken} taken out of quarantine")?;
     }
     if erased.keys > 0 {
         writeln!(out, "{} removed", are(erased.keys, "key is", "keys are"))?;
@@ -224,17 +220,29 @@ async fn erase_in(
     database: &Database,
 ) -> Result<Answer, EraseCommandError> {
     let storage = SledStorage::new(database.clone());
-    let mut erased =
-        Answer { quarantined: unquarantine(args, store, database).await?, ..Answer::default() };
+    let quarantine = SledQuarantine::new(database.clone());
+    let aside = in_quarantine(args, store, &quarantine).await?;
     let size = storage.size(store)?;
-    if size.entries == 0 && erased.quarantined == 0 {
+    if size.entries == 0 && aside.is_empty() {
         return Err(EraseCommandError::NoSuchStore(store.clone()));
     }
+    let log = storage.open(store)?;
+    if !args.yes {
+        let found = Preview::of(&args.what, &*log, size, aside.len() as u64)?;
+        found.confirm(&args.what, store)?;
+    }
+    let mut erased = Answer { quarantined: aside.len() as u64, ..Answer::default() };
+    for number in &aside {
+        quarantine.remove(*number).await?;
+    }
+    if !aside.is_empty() {
+        storage.content_is_erased()?;
+    }
     if args.what.is_whole() {
+        drop(log);
         (erased.erased, erased.keys) = erase_store(database, store).await?;
         return Ok(erased);
     }
-    let log = storage.open(store)?;
     let journal = SledJournal::new(database.clone());
     let mut next = log.trimmed().next();
     while let Some(key) = args.what.primary_key.as_ref().filter(|_| next <= size.head) {
@@ -255,29 +263,23 @@ async fn erase_in(
     Ok(erased)
 }
 
-async fn unquarantine(
+/// The numbers of the entries in quarantine that are meant.
+async fn in_quarantine(
     args: &Args,
     store: &StoreId,
-    database: &Database,
-) -> Result<u64, EraseCommandError> {
-    let quarantine = SledQuarantine::new(database.clone());
-    let (mut removed, mut after) = (0, 0);
+    quarantine: &SledQuarantine,
+) -> Result<Vec<u64>, QuarantineUnavailable> {
+    let (mut found, mut after) = (Vec::new(), 0);
     loop {
         let page = quarantine.list(after, AT_ONCE).await?;
-        let Some(last) = page.last() else {
-            if removed > 0 {
-                SledStorage::new(database.clone()).content_is_erased()?;
-            }
-            return Ok(removed);
-        };
+        let Some(last) = page.last() else { return Ok(found) };
         after = last.number;
         for entry in page.iter().filter(|entry| entry.store_id == *store) {
             let of_key = args.what.primary_key.as_ref().is_some_and(|key| {
                 entry.primary_key_bytes == key.len() as u64 && key.starts_with(&entry.primary_key)
             });
             if of_key || args.what.is_whole() || args.what.ids.contains(&entry.entry_id) {
-                quarantine.remove(entry.number).await?;
-                removed += 1;
+                found.push(entry.number);
             }
         }
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::admin::{Answer, Failure, name};
 use super::admin_operations::AdminEndpoint;
+use super::erase_preview::Preview;
 use super::erasures::{Erase, Erased};
 use super::handle::Server;
 use crate::actors::audit::By;
@@ -16,13 +17,14 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(AdminEndpoint::at("/stores/{store:.+}/erase").post(erase).done());
 }
 
-/// The entries to erase: exactly one of the three.
+/// The entries to erase: exactly one of the first three.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Asked {
     ids: Option<Vec<String>>,
     primary_key: Option<String>,
     whole: Option<bool>,
+    dry_run: Option<bool>,
 }
 
 async fn erase(
@@ -45,6 +47,11 @@ async fn erase(
             ));
         }
     };
+    if asked.dry_run.unwrap_or(false) {
+        let Preview { entries, quarantined } = server.would_erase(&store, what).await?;
+        let answer = json!({ "storeId": store, "entries": entries, "quarantined": quarantined });
+        return Ok(HttpResponse::Ok().json(answer));
+    }
     let Erased { entries, unknown, quarantined, keys } =
         server.erase_by(by.into_inner(), &store, what).await?;
     let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();

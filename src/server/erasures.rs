@@ -408,7 +408,7 @@ impl Server {
     }
 
     /// The numbers of the store's entries in quarantine.
-    fn of_quarantine(&self, store: &StoreId, what: &Erase) -> Vec<u64> {
+    pub(super) fn of_quarantine(&self, store: &StoreId, what: &Erase) -> Vec<u64> {
         let Some(quarantine) = self.quarantine() else { return Vec::new() };
         let (mut found, mut after) = (Vec::new(), 0);
         loop {

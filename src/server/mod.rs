@@ -32,6 +32,7 @@ mod compacted;
 mod console;
 mod encode;
 mod endpoint;
+mod erase_preview;
 mod erase_store;
 mod erasures;
 mod export;

@@ -65,6 +65,16 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
     // It asks first, and every answer but yes means no.
     let (done, said) = run(erase(&["--primary-key", "0"], Some(&server)), "y\n");
     assert!(!done && said.contains("nothing was erased"), "{said}");
+    assert!(
+        said.contains("10 entries of store \"default\" with the primary key \"0\" lose"),
+        "{said}"
+    );
+    let (done, said) = run(erase(&["--id", &entries[1].id.to_string()], Some(&server)), "");
+    assert!(!done && said.contains("1 entry of store \"default\" loses its content"), "{said}");
+    let (done, said) = run(erase(&[], Some(&server)), "");
+    assert!(!done && said.contains("All 30 entries of store \"default\""), "{said}");
+    let (done, said) = run(erase(&["--primary-key", "*", "--yes"], Some(&server)), "");
+    assert!(done && said.contains("0 entries are erased\n  --primary-key is exact"), "{said}");
     assert_eq!(read(&server, 30).await.len(), 30);
     let (done, said) = run(erase(&["--primary-key", "0"], Some(&server)), "yes\n");
     assert!(done && said.contains("10 entries are erased"), "{said}");
@@ -99,6 +109,8 @@ async fn what_is_erased_stays_so_whoever_erases_it_and_whatever_kills_the_server
     drop(server);
 
     let path = data.to_str().expect("text");
+    let (done, said) = run(erase(&["--data-dir", path, "--primary-key", "1"], None), "");
+    assert!(!done && said.contains("8 entries of store") && said.contains("nothing was"), "{said}");
     let (done, said) = run(erase(&["--yes", "--data-dir", path, "--primary-key", "1"], None), "");
     assert!(done && said.contains("8 entries are erased"), "{said}");
     let mut verify = binary();
