@@ -167,6 +167,10 @@ fn at_least(
     if value < least { Err(impossible(key, value, reason)) } else { Ok(()) }
 }
 
+pub(super) const fn missing(key: &'static str, reason: &'static str) -> ConfigError {
+    ConfigError::Missing { key, reason }
+}
+
 pub(super) fn impossible(
     key: &'static str,
     value: impl std::fmt::Display,

@@ -80,6 +80,14 @@ pub(crate) enum ConfigError {
     /// One grantee has two grants.
     #[error(transparent)]
     DuplicateGrant(#[from] DuplicateGrant),
+    /// A setting that others need.
+    #[error("`{key}` is missing: {reason}")]
+    Missing {
+        /// The setting, with its table.
+        key: &'static str,
+        /// What needs it.
+        reason: &'static str,
+    },
     /// A value that cannot work.
     #[error("`{key}` cannot be {value}: {reason}")]
     Impossible {

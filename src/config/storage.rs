@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ConfigError;
-use super::check::impossible;
+use super::check::{impossible, missing};
 use super::schema::{Described, text};
 use super::settings::{ArchiveSettings, BackupSettings, StorageKind, StorageSettings};
 
@@ -77,12 +77,12 @@ pub(super) fn storage(settings: StorageSettings) -> Result<StorageChoice, Config
         (None, Some(_)) => {
             let reason =
                 "a database is named but not used; `[storage] kind = \"postgres\"` uses it";
-            Err(impossible("storage.kind", "nothing", reason))
+            Err(missing("storage.kind", reason))
         }
         (Some(StorageKind::Postgres), None) => {
-            let reason =
-                "`kind = \"postgres\"` needs the URL of the database: url = \"postgres://…\"";
-            Err(impossible("storage.url", "nothing", reason))
+            let reason = "`kind = \"postgres\"` needs the URL of the database: url = \"postgres://…\", or \
+                 EVENTLOG_STORAGE_URL in the environment";
+            Err(missing("storage.url", reason))
         }
         (Some(StorageKind::Postgres), Some(_)) if cfg!(not(feature = "postgres")) => {
             let reason = "this program was built without the feature `postgres`";

@@ -4,7 +4,7 @@ use eventlog_server::server::{ClientCertificates, TlsFiles};
 use eventlog_server::storage::sled::{ArchiveOptions, DatabaseOptions, ScrubOptions};
 
 use super::bucket::BucketAddress;
-use super::check::impossible;
+use super::check::{impossible, missing};
 use super::fault::ConfigError;
 use super::settings::{
     BackupSettings, ClientCertificatesMode, KeysInLog, LogSettings, Settings, TlsSettings,
@@ -65,10 +65,8 @@ pub(super) fn tls(settings: TlsSettings) -> Result<Option<TlsFiles>, ConfigError
         }
         (None, None) if client_ca.is_none() => Ok(None),
         (certificate, _) => {
-            let missing =
-                if certificate.is_none() { "tls.certificate_file" } else { "tls.key_file" };
-            let reason = "TLS takes both `certificate_file` and `key_file`";
-            Err(impossible(missing, "nothing", reason))
+            let key = if certificate.is_none() { "tls.certificate_file" } else { "tls.key_file" };
+            Err(missing(key, "TLS takes both `certificate_file` and `key_file`"))
         }
     }
 }
@@ -95,9 +93,8 @@ pub(super) fn backup(
             Ok(Some(BackupPlan { every: every.0, to, keep: keep.map(|keep| keep.0) }))
         }
         (every, _) => {
-            let missing = if every.is_none() { "backup.every" } else { "backup.to" };
-            let reason = "backups are made only if `[backup]` has both `every` and `to`";
-            Err(impossible(missing, "nothing", reason))
+            let key = if every.is_none() { "backup.every" } else { "backup.to" };
+            Err(missing(key, "backups are made only if `[backup]` has both `every` and `to`"))
         }
     }
 }

@@ -97,7 +97,7 @@ pub enum IdentityError {
         key: PublicKey,
     },
     /// The bindings cannot be reached; trying again may help.
-    #[error("the bindings of signing keys are unavailable: {message}")]
+    #[error("signing keys cannot be looked up: {message}")]
     Unavailable {
         /// What went wrong.
         message: Arc<str>,

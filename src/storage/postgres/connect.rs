@@ -9,12 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::poll_fn;
 use tokio::sync::mpsc;
+use tokio_postgres::config::Host;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 
 use super::checks::Promises;
 use super::failed::Failed;
 use super::tls::Tls;
+
+/// The port of a URL without one.
+const PORT: u16 = 5432;
 
 /// The settings of every session. Nothing here ends an append that waits for a standby: it could not be known to have
 /// ended.
@@ -43,8 +47,11 @@ pub(super) type Heard = mpsc::UnboundedSender<String>;
 impl Connector {
     /// A connection whose database guarantees what is needed, together with these guarantees.
     pub(super) async fn connect(&self, heard: Option<Heard>) -> Result<(Conn, Promises), Failed> {
-        let (client, mut connection) =
-            self.config.connect(self.tls.clone()).await.map_err(not_connected)?;
+        let (client, mut connection) = self
+            .config
+            .connect(self.tls.clone())
+            .await
+            .map_err(|error| self.not_connected(&error))?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counted = warnings.clone();
         // Ends with the connection, or when the client is dropped.
@@ -94,12 +101,38 @@ impl Connector {
 
     /// A session without settings. It uses no prepared statements, which a pooler would mix up.
     async fn bare(&self) -> Result<Client, Failed> {
-        let (client, connection) =
-            self.config.connect(self.tls.clone()).await.map_err(not_connected)?;
+        let (client, connection) = self
+            .config
+            .connect(self.tls.clone())
+            .await
+            .map_err(|error| self.not_connected(&error))?;
         // Ends when the client is dropped.
         tokio::spawn(async move { connection.await.ok() });
         Ok(client)
     }
+
+    /// With the address, which the driver leaves out, and with what may help.
+    fn not_connected(&self, error: &tokio_postgres::Error) -> Failed {
+        Failed::not_connected(&addresses(&self.config), error)
+    }
+}
+
+/// Host and port of each server that is tried: `db.example:5432, other.example:5432`.
+fn addresses(config: &tokio_postgres::Config) -> String {
+    let ports = config.get_ports();
+    // One port is for all hosts.
+    let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(PORT);
+    let of_names = config.get_hosts().iter().enumerate().map(|(n, host)| match host {
+        Host::Tcp(name) => format!("{name}:{}", port(n)),
+        #[cfg(unix)]
+        Host::Unix(path) => format!("{}/.s.PGSQL.{}", path.display(), port(n)),
+    });
+    let of_names: Vec<_> = of_names.collect();
+    if !of_names.is_empty() {
+        return of_names.join(", ");
+    }
+    let numbers = config.get_hostaddrs().iter().enumerate();
+    numbers.map(|(n, address)| format!("{address}:{}", port(n))).collect::<Vec<_>>().join(", ")
 }
 
 async fn process_of(client: &Client) -> Result<Option<String>, Failed> {
@@ -108,11 +141,6 @@ async fn process_of(client: &Client) -> Result<Option<String>, Failed> {
         SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
         _ => None,
     }))
-}
-
-fn not_connected(error: tokio_postgres::Error) -> Failed {
-    let failed = Failed::from(error);
-    Failed::before_anything(failed.to_string())
 }
 
 /// If waiting for a standby is ended from outside, that is reported as a success with a warning: the entries are
@@ -142,5 +170,22 @@ impl Conn {
     /// How many warnings said that a commit may not have reached a standby.
     pub(crate) fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Postgres, PostgresOptions};
+
+    #[test]
+    fn where_nobody_answers_is_said() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let url = format!("postgres://a:hunter2@127.0.0.1:{port}/b");
+        let error = Postgres::open(&PostgresOptions::new(url)).expect_err("nobody is there");
+        let said = error.to_string();
+        assert!(said.contains(&format!("at 127.0.0.1:{port}: Connection refused")), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
     }
 }

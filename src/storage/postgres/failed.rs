@@ -25,6 +25,26 @@ impl Failed {
         Self { is_refusal: true, ..Self::new(told) }
     }
 
+    /// There is no connection to the database at `address`: nothing happened.
+    pub(super) fn not_connected(address: &str, error: &tokio_postgres::Error) -> Self {
+        let code = error.code();
+        let told = match error.as_db_error() {
+            Some(db) => format!("{} ({})", db.message(), db.code().code()),
+            // The driver's own text says only that there is none.
+            None => causes_of(error).unwrap_or_else(|| error.to_string()),
+        };
+        let has_no_password =
+            told.contains("password missing") || code == Some(&SqlState::INVALID_PASSWORD);
+        let hint = if has_no_password {
+            "; a password belongs in the URL, and the URL then in EVENTLOG_STORAGE_URL or `url_file`"
+        } else if told.contains("does not support TLS") {
+            "; with sslmode=disable the URL asks for no TLS, if the network between is trusted"
+        } else {
+            ""
+        };
+        Self::before_anything(format!("no connection to the database at {address}: {told}{hint}"))
+    }
+
     /// Whether it is certain that nothing of the statement happened.
     pub(crate) const fn is_definite(&self) -> bool {
         self.is_refusal
@@ -70,13 +90,23 @@ impl From<tokio_postgres::Error> for Failed {
 }
 
 fn causes(error: &tokio_postgres::Error) -> String {
-    let mut told = error.to_string();
+    match causes_of(error) {
+        Some(causes) => format!("{error}: {causes}"),
+        None => error.to_string(),
+    }
+}
+
+/// What is below `error`, if anything is.
+fn causes_of(error: &tokio_postgres::Error) -> Option<String> {
+    let mut told = None::<String>;
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         let text = next.to_string();
-        if !told.contains(&text) {
-            told = format!("{told}: {text}");
-        }
+        told = match told {
+            Some(told) if told.contains(&text) => Some(told),
+            Some(told) => Some(format!("{told}: {text}")),
+            None => Some(text),
+        };
         cause = next.source();
     }
     told

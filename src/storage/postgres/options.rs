@@ -89,9 +89,8 @@ impl PostgresOptions {
     pub(super) fn driver(&self) -> Result<(tokio_postgres::Config, Vec<Vec<u8>>), PostgresError> {
         let (url, ssl) = split_ssl(&self.url)?;
         // The text of the error is not always included: a URL contains a password.
-        let mut config: tokio_postgres::Config = url
-            .parse()
-            .map_err(|error| PostgresError::Options(format!("the URL is wrong: {error}")))?;
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|error| PostgresError::Options(what_is_wrong(&url, &error)))?;
         let is_near = config.get_hosts().iter().all(is_near)
             && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
         let mode = match ssl.mode.as_deref() {
@@ -167,6 +166,18 @@ fn split_ssl(url: &str) -> Result<(String, Ssl), PostgresError> {
     Ok((url, ssl))
 }
 
+/// What is wrong with a URL, without any part of its password.
+fn what_is_wrong(url: &str, error: &tokio_postgres::Error) -> String {
+    let before_query = url.split('?').next().unwrap_or_default();
+    // An option is named only if nothing after the first question mark can belong to the password.
+    let has_password_after = url[before_query.len()..].contains('@');
+    let cause = std::error::Error::source(error).filter(|_| !has_password_after);
+    cause.map_or_else(
+        || "the URL is wrong: it should be postgres://user:password@host:port/database".to_owned(),
+        |cause| format!("the URL is wrong: {cause}"),
+    )
+}
+
 fn is_near(host: &Host) -> bool {
     match host {
         Host::Tcp(name) => {
@@ -235,6 +246,22 @@ mod tests {
         let options = PostgresOptions::new("postgres://a:hunter2@localhost:x/b");
         assert!(!format!("{options:?}").contains("hunter2"));
         assert!(!options.driver().expect_err("no port").to_string().contains("hunter2"));
+        let options = PostgresOptions::new("postgres://a:hun?ter2=5@localhost/b");
+        let error = options.driver().err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(!error.contains("ter2"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_option_is_named() {
+        for (wrong, named) in [
+            ("?connect_timeot=3", "connect_timeot"),
+            ("?connect_timeout=soon", "connect_timeout"),
+            (":x/b", "port"),
+        ] {
+            let error = PostgresOptions::new(format!("postgres://a@localhost{wrong}")).driver();
+            let error = error.expect_err("wrong").to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]
