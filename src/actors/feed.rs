@@ -54,18 +54,7 @@ impl FeedSegment {
     /// Its entries as rows of the RPC protocol, encoded on first use. Entries that its clients could not read are left
     /// out.
     pub(crate) fn rpc(&self) -> &EncodedRemoteEntries {
-        self.rpc.get_or_init(|| {
-            let encoded = EncodedRemoteEntries::from_segment(&self.segment);
-            if encoded.withheld() > 0 {
-                let (first, last) = (self.segment.first(), self.segment.last());
-                log::warn!(
-                    "{} of the entries {first} to {last} are not sent to RPC clients: their payload is not a \
-                     SchemaBinary frame",
-                    encoded.withheld()
-                );
-            }
-            encoded
-        })
+        self.rpc.get_or_init(|| EncodedRemoteEntries::from_segment(&self.segment))
     }
 }
 

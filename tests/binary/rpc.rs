@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use super::process::{Running, Serve, data, run};
+use super::process::{Running, Serve, data, logged, run};
 
 /// A command with `key` and its identity below `directory`.
 fn rpc(command: &str, key: &str, directory: &Path, more: &[&str]) -> Vec<String> {
@@ -103,6 +103,30 @@ fn the_address_says_the_protocol_unless_it_is_given() {
     // The first one is not a frame, so it is withheld from clients of the RPC protocol.
     let shown = run(&[&tail[..], &["--identity", data(&identity)]].concat()).ok();
     assert!(shown.starts_with("     2  "), "{shown}");
+}
+
+/// There was a line for each page.
+#[test]
+fn what_rpc_clients_cannot_read_is_logged_once_for_a_key() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server =
+        Serve::logged(&["--dev", "--data-dir", data(&directory.path().join("data"))], &log);
+    let write = ["write", "--key", "alice", "--event", "E"];
+    for _ in 0..3 {
+        server.run(&[&write[..], &["--payload", "1"]].concat()).ok();
+    }
+    for readable in 4..=5 {
+        run_on(&server, &rpc("write", "alice", directory.path(), &note("1"))).ok();
+        let count = (readable - 3).to_string();
+        let tail = rpc("tail", "alice", directory.path(), &["--count", &count]);
+        let shown = run_on(&server, &tail).ok();
+        assert_eq!(shown.lines().count(), readable - 3, "{shown}");
+    }
+    logged(&log, "are not sent some entries", 1);
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert_eq!(text.matches("are not sent some entries").count(), 1, "{text}");
+    assert!(text.contains("public key \"alice\"") && text.contains("SchemaBinary"), "{text}");
 }
 
 #[test]

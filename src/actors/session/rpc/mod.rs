@@ -19,7 +19,7 @@ use actix_http::ws::CloseCode;
 use bytes::Bytes;
 
 use self::proofs::Proofs;
-use self::refuse::{broken, broken_frame, fail};
+use self::refuse::{broken, broken_frame, fail, withheld};
 use self::spilled::{Event, Spilled};
 use super::OUT_BYTES_PER_POLL;
 use super::refusal::Refusal;
@@ -334,6 +334,9 @@ impl Wire for RpcWire {
     }
 
     fn entries(&mut self, feed: &mut FeedTag, parts: &[SegmentPart], out: &mut Out) {
+        if parts.iter().any(|part| part.segment.rpc().withheld() > 0) {
+            withheld(&feed.key, out);
+        }
         let encoded =
             parts.iter().map(|part| part.segment.rpc().run(part.run.first, part.run.last));
         feed.send(&encoded.collect::<Vec<_>>(), out);
@@ -342,12 +345,7 @@ impl Wire for RpcWire {
     fn page(&mut self, feed: &mut FeedTag, page: &Page, out: &mut Out) {
         let encoded = EncodedRemoteEntries::sized(page.iter(), page.len(), page.record_bytes());
         if encoded.withheld() > 0 {
-            log::warn!(
-                "{} of the entries before {} are not sent to an RPC client: their payload is not a \
-                 SchemaBinary frame",
-                encoded.withheld(),
-                page.next()
-            );
+            withheld(&feed.key, out);
         }
         feed.send(&[encoded.run(Sequence::ZERO, Sequence::MAX)], out);
     }

@@ -7,8 +7,8 @@ use actix_http::ws::CloseCode;
 use super::WRITE;
 use crate::actors::complaints::Complaint;
 use crate::actors::session::wire::{Broken, Out};
-use crate::model::key_in_log;
 use crate::model::limits::{PUBLIC_KEY_BYTES_MAX, STORE_ID_BYTES_MAX};
+use crate::model::{PublicKey, key_in_log};
 use crate::protocol::rpc::{Answer, ErrorCode, FrameError, Malformed, ProtocolError, RequestId};
 
 /// The first characters of a text, up to this many.
@@ -28,6 +28,17 @@ pub(super) fn refuse_for_good(
     let line = format!("a write{key} is refused, and its client will repeat it: {message}");
     out.complain(Complaint::once(line.clone(), line).about_key(names.0));
     fail(request, WRITE, names, ErrorCode::InvalidRequest, message, out);
+}
+
+/// Clients with this key are not sent some entries of their store: not a page each, but for the whole store.
+pub(super) fn withheld(key: &PublicKey, out: &mut Out) {
+    let line = format!(
+        "clients of Effect 4.1 with the public key {} are not sent some entries of its store: the payloads are not \
+         SchemaBinary, which is all that these clients read (docs/PROTOCOL-RPC.md)",
+        key.in_log()
+    );
+    let about = format!("withheld: {}", key.as_str());
+    out.complain(Complaint::hourly(about, line).about_key(Some(key.as_str())));
 }
 
 /// Ends a request that no client of the package sends.
