@@ -7,12 +7,13 @@ use eventlog_server::model::{RemoteId, Sequence};
 use eventlog_server::storage::sled::{BackupError, Backups, Database, pack};
 use eventlog_server::storage::{Snapshot, SnapshotFile};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::admin::{Admin, AdminError};
 use super::bucket::{Bucket, BucketError, ShipError, Shipper};
 use super::place::{PlaceArgs, PlaceError};
 use super::progress::{Progress, Unit};
-use super::text::people_bytes;
+use super::text::{files, people_bytes};
 use crate::config::BucketAddress;
 
 /// A file may be removed while it is requested, if the archive keeps fewer. This is how often the backup starts again.
@@ -130,9 +131,9 @@ fn write<R: Read>(
     if args.to == Path::new("-") {
         let out = io::stdout().lock();
         let manifest = pack(snapshot, open, out).map_err(BackupCommandError::Pack)?;
-        let (count, bytes) = (manifest.files.len(), people_bytes(manifest.bytes()));
+        let (count, bytes) = (manifest.files.len() as u64, people_bytes(manifest.bytes()));
         drop(progress);
-        eprintln!("up to change {}: {count} files, {bytes}", manifest.position);
+        eprintln!("up to change {}: {}, {bytes}", manifest.position, files(count));
         return Ok(());
     }
     if let Some(address) = BucketAddress::of(&args.to) {
@@ -144,26 +145,41 @@ fn write<R: Read>(
     if let Some(keep) = args.keep {
         backups.prune(&written.manifest, keep)?;
     }
-    let (count, all) = (written.manifest.files.len(), people_bytes(written.manifest.bytes()));
-    tell(written.manifest.position, (count, all), (written.files, written.bytes));
+    let manifest = &written.manifest;
+    let all = (manifest.files.len(), manifest.bytes());
+    tell(args, manifest.position, all, (written.files, written.bytes));
     // The backup was made, whatever else is there.
     if backups.has_others(&written.manifest).unwrap_or(false) {
         eprintln!(
-            "note: {} has backups of other servers too, or of this one from before `heal` or `accept-loss`: `restore` will ask \
-             for --generation, `restore --list` shows them",
+            "note: {} has backups of other servers too, or of this one from before `heal`, `accept-loss` or a move back by \
+             `migrate`: `restore` will ask for --generation, `restore --list` shows them",
             args.to.display()
         );
     }
     Ok(())
 }
 
-fn tell(position: u64, (count, all): (usize, String), (new, bytes): (usize, u64)) {
-    let bytes = people_bytes(bytes);
+/// Says how far a backup goes, what it consists of, and how much of that is new: files and bytes each.
+fn tell(args: &Args, position: u64, (count, bytes): (usize, u64), (new, copied): (usize, u64)) {
     // A closed standard output is no error.
-    let _ = writeln!(
-        io::stdout(),
-        "up to change {position}: {count} files, {all}; of these {new} are new, {bytes}"
-    );
+    let _ = if args.place.admin.json {
+        let line = json!({
+            "position": position,
+            "files": count,
+            "bytes": bytes,
+            "newFiles": new,
+            "newBytes": copied,
+        });
+        writeln!(io::stdout(), "{line}")
+    } else {
+        let (all, copied) = (people_bytes(bytes), people_bytes(copied));
+        let are = if new == 1 { "is" } else { "are" };
+        writeln!(
+            io::stdout(),
+            "up to change {position}: {}, {all}; of these {new} {are} new, {copied}",
+            files(count as u64)
+        )
+    };
 }
 
 fn wrong_address(reason: &'static str) -> BackupCommandError {
@@ -181,8 +197,8 @@ fn write_to_bucket<R: Read>(
     }
     let shipped = Shipper::new(Bucket::open(address)?).files(snapshot, open)?;
     let all = snapshot.files.iter().map(|file| file.bytes).sum();
-    let files = (snapshot.files.len(), people_bytes(all));
-    tell(snapshot.position, files, (shipped.files, shipped.bytes));
+    let all = (snapshot.files.len(), all);
+    tell(args, snapshot.position, all, (shipped.files, shipped.bytes));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `migrate`: moves a server from a data directory to PostgreSQL, and back.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -14,6 +14,8 @@ use eventlog_server::storage::postgres::PostgresOptions;
 use eventlog_server::storage::sled::{Backups, DatabaseOptions, OpenError};
 
 use super::progress::now;
+use super::text;
+use crate::config::BucketAddress;
 
 /// How often the progress is shown.
 const EVERY: Duration = Duration::from_secs(5);
@@ -73,8 +75,13 @@ pub(super) struct Args {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MigrateCommandError {
     /// The move failed.
-    #[error("{0}{hint}", hint = what_to_do(.0))]
+    #[error("{}", explain(.0))]
     Migrate(#[from] MigrateError),
+    /// A bucket is no folder.
+    #[error(
+        "--backup takes a folder, and this is a bucket: make a backup in a folder with `eventlog-server backup --to DIR`"
+    )]
+    Bucket,
     /// There is nothing to move.
     #[error("{} is not a data directory", .0.display())]
     NoDataDirectory(PathBuf),
@@ -91,12 +98,16 @@ pub(super) enum MigrateCommandError {
     },
 }
 
-fn what_to_do(error: &MigrateError) -> &'static str {
+/// What is wrong, and what to do.
+fn explain(error: &MigrateError) -> String {
     match error {
         MigrateError::Directory(OpenError::InUse { .. }) => {
-            "; stop the server, or use --backup to copy most of it while it runs"
+            format!("{error}; stop the server, or use --backup to copy most of it while it runs")
         }
-        _ => "",
+        MigrateError::Directory(OpenError::Backup { cause }) => {
+            format!("nothing was moved: {cause}")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -128,7 +139,12 @@ pub(super) fn run(args: &Args) -> Result<(), MigrateCommandError> {
             let copied = shown.copied.load(Ordering::Relaxed);
             let compared = shown.compared.load(Ordering::Relaxed);
             let seconds = began.elapsed().as_secs();
-            eprintln!("{copied} entries copied, {compared} compared, after {seconds} s");
+            if (copied, compared) == (0, 0) {
+                eprintln!("opening both places, for {seconds} s");
+            } else {
+                let copied = text::entries(copied);
+                eprintln!("{copied} copied, {compared} compared, after {seconds} s");
+            }
         }
     });
     let moved = carry_out(args, &database, &options, &told);
@@ -156,7 +172,11 @@ fn carry_out(
         }
         return Ok(to_postgres(Source::Directory(path), options, database, all, told)?);
     }
-    let backups = Backups::new(args.backup.clone().unwrap_or_default());
+    let backups = args.backup.clone().unwrap_or_default();
+    if BucketAddress::of(&backups).is_some() {
+        return Err(MigrateCommandError::Bucket);
+    }
+    let backups = Backups::new(backups);
     let parent = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = |cause| MigrateCommandError::Scratch { path: parent.clone(), cause };
     let folder = tempfile::tempdir_in(&parent).map_err(scratch)?;
@@ -166,6 +186,13 @@ fn carry_out(
 
 fn tell(args: &Args, moved: &Moved, took: Duration) {
     let Moved { stores, copied, compared, pairs, floor, is_finished, was_finished, .. } = *moved;
+    let (stores, copied) = (text::stores(stores), text::entries(copied));
+    let pairs = text::counted(
+        pairs,
+        "key, grant, position or the like",
+        "keys, grants, positions and the like",
+    );
+    let seconds = took.as_secs_f64();
     let mut out = io::stdout();
     // A closed standard output is no reason to fail.
     let _ = match (was_finished, is_finished) {
@@ -174,13 +201,11 @@ fn tell(args: &Args, moved: &Moved, took: Duration) {
         }
         (false, true) => writeln!(
             out,
-            "moved {stores} stores: {copied} entries copied and {compared} compared, {pairs} pairs in tables, in {:.1} s",
-            took.as_secs_f64()
+            "moved {stores}: {copied} copied and {compared} compared, and {pairs}, in {seconds:.1} s"
         ),
         (false, false) => writeln!(
             out,
-            "copied {copied} entries of {stores} stores, and compared {compared}, in {:.1} s; now stop the server, and run this with --data-dir",
-            took.as_secs_f64()
+            "copied {copied} of {stores}, and compared {compared}, in {seconds:.1} s; now stop the server, and run this with --data-dir"
         ),
     };
     if floor > 0 {
@@ -188,8 +213,21 @@ fn tell(args: &Args, moved: &Moved, took: Duration) {
             "note: the directory was restored or healed before, and its new stores began behind {floor}; in the database they begin at 1"
         );
     }
-    if let Some(old) = args.data_dir.as_deref().filter(|_| is_finished && !was_finished) {
-        let _ =
-            writeln!(io::stdout(), "{} is kept, and no server starts on it", Path::display(old));
+    if !is_finished || was_finished {
+        return;
     }
+    let _ = match (&args.data_dir, &args.to_data_dir) {
+        (Some(old), _) => writeln!(
+            out,
+            "{} is kept, and no server starts on it. Next: start the nodes, with `kind = \"postgres\"` in [storage]",
+            old.display()
+        ),
+        (_, Some(new)) => writeln!(
+            out,
+            "no node starts on the database any more. Next: start the server with `--data-dir {}` and no `kind` in [storage], \
+             and make a backup: earlier backups do not have what was written on the database",
+            new.display()
+        ),
+        (None, None) => Ok(()),
+    };
 }

@@ -13,7 +13,7 @@ use eventlog_server::storage::sled::{
 
 use super::bucket::{Bucket, BucketError, FetchError, Shipped, fetch, generations};
 use super::progress::Progress;
-use super::text::{parse_moment, people_bytes, timestamp};
+use super::text::{counted, parse_moment, people_bytes, timestamp};
 use crate::config::BucketAddress;
 
 /// Make a data directory from a backup, with a new remote id.
@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// The data directory to make
     #[arg(long, value_name = "DIR", required_unless_present = "list")]
     data_dir: Option<PathBuf>,
-    /// Print what there is: of each generation from when to when, the newest one last
+    /// Print what there is: of each generation from when to when, the newest one last, and its backups
     #[arg(long, conflicts_with_all = ["data_dir", "until", "generation"])]
     list: bool,
     /// Restore the state at this time, or after the change with this number
@@ -148,11 +148,12 @@ fn moment(Moment { position, time_millis }: Moment) -> String {
 
 /// A line about the backups of a generation.
 fn line(held: &Held) -> String {
-    let Held { generation, before, backups, first, last, .. } = held;
+    let Held { generation, before, each, first, last, .. } = held;
     let first = first.map_or_else(|| "what cannot be read".to_owned(), moment);
     let before =
         before.as_ref().map_or_else(String::new, |before| format!(", goes on with {before}"));
-    format!("{generation}  {backups} backups, from {first} to {}{before}", moment(*last))
+    let backups = counted(each.len() as u64, "backup", "backups");
+    format!("{generation}  {backups}, from {first} to {}{before}", moment(*last))
 }
 
 fn lines(held: &[Held]) -> String {
@@ -233,7 +234,13 @@ fn restore(args: &Args, from: &Path) -> Result<(), RestoreError> {
             return Err(BackupError::None { path: from.to_owned() }.into());
         }
         // A closed standard output is no reason to fail.
-        let _ = writeln!(io::stdout(), "{}", lines(&held));
+        let _ = held.iter().try_for_each(|held| {
+            writeln!(io::stdout(), "{}", line(held))?;
+            held.each.iter().try_for_each(|made| {
+                let (last, at) = (moment(made.last), timestamp(made.made_millis));
+                writeln!(io::stdout(), "  up to {last}, made at {at}")
+            })
+        });
         return Ok(());
     };
     let until = args.until.map(|End(until)| until);

@@ -235,6 +235,9 @@ async fn a_pipe_takes_a_backup_and_a_damaged_one_is_refused() {
     let mut command = binary();
     command.args(["backup", "--data-dir"]).arg(&data).arg("--to").arg(&backups);
     well(&command.output().expect("it runs"));
+    let ended = command.arg("--json").output().expect("it runs");
+    let said: serde_json::Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert_eq!((said["files"].as_u64() >= Some(1), &said["newFiles"]), (true, &0.into()), "{said}");
     let again = directory.path().join("again");
     well(&restore(&backups, &again).output().expect("it runs"));
     history.check_feed(&feed(&serve(&again, ""), 100).await);

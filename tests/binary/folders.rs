@@ -11,12 +11,21 @@ use crate::support::history::History;
 use crate::support::process::binary;
 use crate::support::socket::Socket;
 
-/// What a folder with backups has: a line for each generation, the newest one last.
+/// What a folder with backups has: a line for each generation, the newest one last. Below each, there is a line for
+/// each of its backups.
 fn list(from: &Path) -> Vec<String> {
     let mut command = binary();
     command.args(["restore", "--list", "--from"]).arg(from);
     let said = well(&command.output().expect("it runs"));
-    said.lines().map(ToOwned::to_owned).collect()
+    let mut lines = said.lines();
+    let mut generations = Vec::new();
+    while let Some(line) = lines.next() {
+        let count = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        let each: Vec<&str> = lines.by_ref().take(count).collect();
+        assert!(each.iter().all(|line| line.starts_with("  up to change ")), "{said}");
+        generations.push(line.to_owned());
+    }
+    generations
 }
 
 fn generation_in(line: &str) -> String {

@@ -60,13 +60,15 @@ fn stock_clients_go_on_where_they_were_in_both_directions() {
         server = Some(if moves % 2 == 1 {
             let told =
                 done(&migrate(&database, &["--data-dir", path, "--to"]).output().expect("it runs"));
-            assert!(told.contains("moved 1 stores") && told.contains("is kept"), "{told}");
+            assert!(told.contains("moved 1 store: ") && told.contains("is kept"), "{told}");
+            assert!(told.contains("Next: start the nodes"), "{told}");
             serve(&node_dir, &address, Some(&database))
         } else {
             std::fs::remove_dir_all(&sled).expect("removed");
             let back = ["--from", "--to-data-dir", path];
             let told = done(&migrate(&database, &back).output().expect("it runs"));
-            assert!(told.contains("moved 1 stores"), "{told}");
+            assert!(told.contains("moved 1 store: "), "{told}");
+            assert!(told.contains("no node starts on the database any more"), "{told}");
             serve(&sled, &address, None)
         });
     });

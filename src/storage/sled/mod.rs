@@ -62,8 +62,8 @@ mod verify;
 mod watch;
 
 pub use backup::{
-    BackupError, Backups, DirectoryNote, Held, Manifest, ManifestFile, Moment, Restored, Tail,
-    Until, Wanted, Written, pack, unpack,
+    BackupError, Backups, DirectoryNote, Held, Made, Manifest, ManifestFile, Moment, Restored,
+    Tail, Until, Wanted, Written, pack, unpack,
 };
 pub use compact::COMPACT_BYTES_MIN;
 pub use database::Database;

@@ -20,6 +20,15 @@ pub struct Moment {
     pub time_millis: u64,
 }
 
+/// One backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The last change in it.
+    pub last: Moment,
+    /// When it was made: milliseconds since 1970.
+    pub made_millis: u64,
+}
+
 /// The backups of one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -27,8 +36,8 @@ pub struct Held {
     pub generation: String,
     /// The generation that it continues: its directory was restored from a backup of that one.
     pub before: Option<String>,
-    /// The number of backups.
-    pub backups: usize,
+    /// The backups, the newest one last.
+    pub each: Vec<Made>,
     /// The earliest moment that can be restored. `None` if its oldest file cannot be read.
     pub first: Option<Moment>,
     /// The last change of the newest backup.
@@ -75,9 +84,9 @@ pub(super) fn held(from: &Backups, all: &[Manifest]) -> Vec<Held> {
         held.push(Held {
             generation: generation.to_owned(),
             before: before.get(generation).cloned(),
-            backups: manifests.len(),
+            each: manifests.iter().map(|manifest| manifest.made()).collect(),
             first: oldest.first(from).ok(),
-            last: Moment { position: newest.position, time_millis: newest.time_millis },
+            last: newest.made().last,
             made_millis: newest.made_millis,
         });
     }
@@ -122,6 +131,11 @@ pub(super) fn other(all: &[Held], but: &str, until: Until) -> Option<String> {
 }
 
 impl Manifest {
+    fn made(&self) -> Made {
+        let last = Moment { position: self.position, time_millis: self.time_millis };
+        Made { last, made_millis: self.made_millis }
+    }
+
     /// The earliest moment from which it has everything.
     pub(super) fn first(&self, from: &Backups) -> Result<Moment, BackupError> {
         let Some((_, generation, _)) = self.origin() else {
@@ -178,7 +192,7 @@ mod tests {
         Held {
             generation: generation.to_owned(),
             before: before.map(ToOwned::to_owned),
-            backups: 1,
+            each: vec![Made { last: Moment { position: 9, time_millis: 20 }, made_millis: 30 }],
             first: Some(Moment { position: 1, time_millis: 10 }),
             last: Moment { position: 9, time_millis: 20 },
             made_millis: 30,

@@ -20,7 +20,7 @@ mod shipped;
 mod take;
 
 pub use folder::{BackupError, Backups, Written};
-pub use held::{Held, Moment};
+pub use held::{Held, Made, Moment};
 pub use manifest::{Manifest, ManifestFile};
 pub use pack::{pack, unpack};
 pub(super) use restore::{As, MARK, Restoring, plan, restore};

@@ -229,7 +229,7 @@ impl Restoring {
             let is_empty =
                 there.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
             if !is_empty {
-                let why = "it is not empty: a restore makes a directory, and changes none";
+                let why = "it is not empty: name a missing or an empty directory";
                 return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, why));
             }
         }
