@@ -1,9 +1,9 @@
-// How the console feels in Chromium: its first paint, and whether it stays smooth under a feed of 5,000 entries a second. And what one
-// costs that is left open: memory of the page after the events of hours, memory and time of a server that runs on this machine.
+// Measures the console in Chromium: its first paint, and its frames under a feed of 5,000 entries a second. Also measures a console
+// that is left open: the memory of the page after hours of events, and memory and processor time of the server on this machine.
 //
 //   node bench/console.mjs http://127.0.0.1:7420 ADMIN_TOKEN [CHROMIUM]
 //
-// The server is one to play with: this writes some 60,000 entries into its store `console-bench`. Packages are those of tests/js.
+// Use a server for tests: this writes some 60,000 entries into its store `console-bench`. The packages are those of tests/js.
 
 import { createRequire } from "node:module"
 
@@ -32,7 +32,7 @@ const write = async (count) => {
 
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] })
 
-// Each in a context of its own, so nothing is cached.
+// Each page has its own context, so nothing is cached.
 const firstPaint = async () => {
   const context = await browser.newContext()
   const page = await context.newPage()
@@ -61,7 +61,7 @@ const frames = (page) =>
     SECONDS * 1_000
   )
 
-// The same of a page that is a word, which is as fast as this browser can be here.
+// The same for a page with one word: the fastest that this browser can be on this machine.
 const floor = async () => {
   const context = await browser.newContext()
   const page = await context.newPage()
@@ -105,7 +105,7 @@ console.log(`frames while nothing comes: median ${median(idle).toFixed(0)} ms, 9
 console.log(`frames at ${rate} entries/s: median ${median(gaps).toFixed(0)} ms, 99% within ${share(gaps, 0.99).toFixed(0)} ms, longest ${Math.max(...gaps).toFixed(0)} ms`)
 console.log(`it says: ${said.replace(/\s+/g, " ")}`)
 
-// A console that is left open, in fast motion: the page gets the events of hours as fast as it shows them, each by itself.
+// A console that is left open, sped up: the page gets hours of events, one at a time, as fast as it shows them.
 const context = await browser.newContext()
 await context.addInitScript(() => {
   window.sources = []
@@ -132,7 +132,7 @@ const last = async (path) => {
   const response = await fetch(`${base}/admin/${path}`, { headers: { authorization: `Bearer ${token}` } })
   return response.json()
 }
-// `make` gives the event with this number; it is carried to the page.
+// `make` returns the event with this number; it runs in the page.
 const tell = (count, make, given, from) =>
   left.evaluate(
     async ([count, make, given, from]) => {
@@ -168,7 +168,7 @@ await tell(quarter, feedEvent, { head: 1_000_000, entries }, quarter)
 console.log(`live feed after 2,400 events: ${await weight()}`)
 await browser.close()
 
-// What the server needs for those who look, if it runs here.
+// What open consoles cost the server, if it runs on this machine.
 const { execFileSync } = await import("node:child_process")
 const { readFileSync } = await import("node:fs")
 const port = new URL(base).port

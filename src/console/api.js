@@ -1,11 +1,11 @@
-// Talks to the server: the admin API, with the cookie of a session.
+// Requests to the admin API, with the cookie of a session.
 //
-// The token is sent once, for the cookie, which no script can read. Whatever changes something is JSON from this very
-// origin: the server takes nothing else from a cookie.
+// The token is sent once, in exchange for a cookie that no script can read. A request that changes something is JSON
+// from this origin: with a cookie, the server accepts nothing else.
 
 const at = (path) => new URL(path, location.href.split(/[?#]/)[0]).href
 
-// Why something was not done, in the server's words.
+// Why a request failed, in the server's words.
 export class Problem extends Error {
   constructor(status, reason, detail, retryAfter) {
     super(detail)
@@ -17,7 +17,7 @@ export const isAway = (error) => error instanceof Problem && error.status === 0
 
 const listeners = new Set()
 
-// Told when a session is over, and when the server is away or back: "signed-out", "away", "here".
+// Called when the session has ended ("signed-out"), and when the server is gone ("away") or back ("here").
 export const onState = (listener) => {
   listeners.add(listener)
   return () => listeners.delete(listener)
@@ -53,7 +53,7 @@ const request = async (method, path, body) => {
 
 const name = encodeURIComponent
 
-// So much of each payload is asked for where many are shown, in bytes.
+// How many bytes of each payload are requested for lists.
 export const SHOWN_MAX = 1024
 
 const search = (query) => {
@@ -61,7 +61,7 @@ const search = (query) => {
   return given.length > 0 ? `?${new URLSearchParams(given)}` : ""
 }
 
-// A list that comes in pages, up to `most` items, and whether there are more.
+// Up to `most` items of a list that comes in pages, and whether there are more.
 const all = async (path, list, most, query = {}) => {
   const items = []
   let after
@@ -121,7 +121,7 @@ export const api = {
     request("DELETE", `admin/groups/${name(group)}/dead-letters${search({ storeId, sequence })}`)
 }
 
-// Events of the server, for as long as somebody looks: nothing is open while the page is hidden. Comes back by itself.
+// The server's events while the page is visible: the connection is closed while it is hidden. Reconnects by itself.
 export const follow = (path, onEvent, onLive = () => {}) => {
   let source, timer
   const close = () => {
@@ -141,7 +141,7 @@ export const follow = (path, onEvent, onLive = () => {}) => {
     source.onerror = () => {
       onLive(false)
       close()
-      // Whether the session is over is what the next request says.
+      // The next request shows whether the session has ended.
       timer = setTimeout(() => request("GET", "console/session").then(open, retry), 1000)
     }
   }
@@ -157,8 +157,8 @@ export const follow = (path, onEvent, onLive = () => {}) => {
   }
 }
 
-// All of a store as lines of JSON.
+// The whole store as lines of JSON.
 export const exportPath = (store) => at(`admin/stores/${name(store)}/entries?as=lines`)
 
-// Those of the newest entries of a store that are wanted, as they come.
+// The newest entries of a store that match, as they arrive.
 export const livePath = (store, wanted) => `stores/${name(store)}/entries${search({ ...wanted, newest: 50, payloadMax: SHOWN_MAX })}`

@@ -1,4 +1,4 @@
-// The console: who looks, where they are, and the view of that.
+// The console: the session, the address, and the view for it.
 
 import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.js"
 import { api, onState } from "./api.js"
@@ -24,7 +24,7 @@ const VIEWS = [
   { path: "access", name: "Access", view: Access }
 ]
 
-// A token in the address, as `serve --dev` prints it, is used once and does not stay there.
+// A token in the address, as `serve --dev` prints it, is used once and then removed from the address.
 const takeToken = () => {
   const token = location.hash.match(/^#token=([^&]+)/)?.[1]
   if (token === undefined) return undefined
@@ -62,13 +62,13 @@ const App = () => {
 const Signed = ({ session, away, onOut }) => {
   const route = useRoute()
   const main = useRef()
-  // Whoever may do everything may do each thing.
+  // A token for everything has each right.
   const may = (right) => session.rights.includes("admin") || session.rights.includes(right)
   const now = VIEWS.find(({ path }) => path === (route.path[0] ?? "overview"))
   const seen = useRef(false)
   useEffect(() => {
     document.title = `${now?.name ?? "Nothing here"} · Event log`
-    // Whoever hears the page is told that it is another one.
+    // A screen reader says that the page has changed.
     if (seen.current) main.current?.querySelector("h1")?.focus()
     seen.current = true
   }, [route.path.join("/")])

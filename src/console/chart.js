@@ -1,4 +1,4 @@
-// A chart of the last hour. uPlot draws it, and is fetched once there is something to draw.
+// A chart of the last hour. uPlot draws it; it is loaded when there is something to draw.
 
 import { html, useEffect, useRef } from "./vendor/preact-htm.js"
 
@@ -24,7 +24,7 @@ const axis = (more) => ({
   ...more
 })
 
-// Seconds where ticks are closer than a minute.
+// Shows seconds if ticks are less than a minute apart.
 const timeOf = (ticks) => (at) => new Date(at * 1000).toTimeString().slice(0, ticks[1] - ticks[0] < 60 ? 8 : 5)
 
 const options = (width, lines, show) => ({
@@ -50,7 +50,7 @@ const options = (width, lines, show) => ({
   ]
 })
 
-// `times` in seconds, and for each line its numbers. `show` says a number in words.
+// `times` are in seconds; each line has its numbers. `show` formats a number.
 export const Chart = ({ title, lines, times, show }) => {
   const place = useRef()
   const plot = useRef()

@@ -1,14 +1,14 @@
-// Numbers, times and texts as people read them.
+// Formats numbers, times and texts for people.
 //
-// Texts come from clients, who may mean harm: they are shown as text, and what would hide or turn around what stands beside
-// it is shown by its number.
+// Texts come from clients, which may be hostile: they are shown as text. Characters that hide or reverse the text beside
+// them are shown by their numbers.
 
 const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g
 
 export const visible = (text) =>
   String(text).replace(HIDDEN, (c) => `⟨${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`)
 
-// As `visible`, but lines stay lines.
+// Like `visible`, but keeps line breaks.
 export const visibleLines = (text) =>
   String(text).replace(HIDDEN, (c) => (c === "\n" || c === "\t" ? c : visible(c)))
 
@@ -68,7 +68,7 @@ export const bytesToBase64 = (bytes) => {
   return btoa(text)
 }
 
-// Sixteen bytes a line, with their letters.
+// Sixteen bytes a line, with their characters.
 export const hexLines = (bytes, most = 4096) => {
   const lines = []
   for (let at = 0; at < Math.min(bytes.length, most); at += 16) {
@@ -80,7 +80,7 @@ export const hexLines = (bytes, most = 4096) => {
   return lines.join("\n")
 }
 
-// UTF-8, if it is nothing else.
+// The bytes as text, if they are valid UTF-8.
 export const asText = (bytes) => {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes)

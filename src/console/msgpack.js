@@ -1,5 +1,5 @@
-// JSON as msgpack, as clients of the msgpack protocol write their payloads: named fields in their order; whole numbers beyond 32
-// bits are floats, since JavaScript has no others.
+// Encodes JSON as msgpack, as clients of the msgpack protocol write payloads: objects keep the order of their fields, and
+// integers of more than 32 bits become floats, which is all that JavaScript has for them.
 
 export const encode = (value) => {
   const out = []

@@ -1,11 +1,11 @@
-// What the views are made of.
+// The components that the views share.
 
 import { html, useCallback, useEffect, useRef, useState } from "./vendor/preact-htm.js"
 import { isAway } from "./api.js"
 import { ago, short, time, visible } from "./format.js"
 import { link } from "./route.js"
 
-// What `load` gives, and again every `every` milliseconds while somebody looks. `value` stays while it is loaded again.
+// The result of `load`, loaded again every `every` milliseconds while the page is visible. Meanwhile `value` stays.
 export const useData = (load, inputs, every) => {
   const [state, setState] = useState({})
   const current = useRef(0)
@@ -34,7 +34,7 @@ export const useData = (load, inputs, every) => {
   return { ...state, again }
 }
 
-// A name of somebody else's: text on its own, whatever is in it.
+// A name that a client chose. Whatever it contains, the text around it stays as it is.
 export const Name = ({ children, most = 80 }) => {
   const text = String(children)
   if (text === "") return html`<span class="faint">(empty)</span>`
@@ -61,7 +61,7 @@ export const Page = ({ title, about, actions, children }) => html`
   ${children}
 `
 
-// Why something is not shown, and what to do.
+// Why something cannot be shown, and what to do.
 export const Failed = ({ error, again }) => {
   if (isAway(error)) return html`<p class="note warn" role="status">The server does not answer. Trying again.</p>`
   return html`
@@ -81,7 +81,7 @@ export const Empty = ({ title, children }) => html`
 
 export const Loading = () => html`<p class="loading" role="status">Loading…</p>`
 
-// What was loaded, or why not.
+// What was loaded, or the error.
 export const Loaded = ({ data, children }) => {
   if (data.value !== undefined) return html`${data.error && html`<${Failed} error=${data.error} again=${data.again} />`}${children(data.value)}`
   return data.error ? html`<${Failed} error=${data.error} again=${data.again} />` : html`<${Loading} />`
@@ -102,7 +102,7 @@ export const Code = ({ children }) => {
   `
 }
 
-// A list as a table. `columns`: { name, show, sort?, number? }; a column with `sort` can be sorted by.
+// A list as a table. `columns`: { name, show, sort?, number? }; rows can be sorted by a column with `sort`.
 export const Table = ({ caption, columns, rows, id, order, onOrder }) => html`
   <div class="scroll" tabindex="0" role="region" aria-label=${caption}>
     <table>
@@ -152,7 +152,7 @@ export const Field = ({ label, hint, id, kind = "", children }) => html`
   </div>
 `
 
-// A question before something is done. `type`: what has to be typed first.
+// Asks before something is done. `type`: what has to be typed to confirm it.
 export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
   const dialog = useRef()
   const [typed, setTyped] = useState("")
@@ -191,7 +191,7 @@ export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
 }
 
 let announce = () => {}
-// Says shortly what was done, to everybody.
+// Shows a short notice of what was done.
 export const say = (text) => announce(text)
 
 export const Said = () => {

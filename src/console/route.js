@@ -1,4 +1,4 @@
-// Where the reader is, as the hash of the address: each view, with what it was asked for, has one that can be shared.
+// The current view and its parameters, as the hash of the address: so a view can be shared.
 //
 //   #/stores/my%20store/feed?event=Note   ->   { path: ["stores", "my store", "feed"], query: { event: "Note" } }
 
@@ -20,7 +20,7 @@ const decode = (text) => {
   }
 }
 
-// The link to a view. What is empty in `query` is left out.
+// The link to a view. Empty values of `query` are left out.
 export const link = (path, query = {}) => {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "")
   const search = given.length > 0 ? `?${new URLSearchParams(given)}` : ""
@@ -31,7 +31,7 @@ export const go = (path, query) => {
   location.hash = link(path, query)
 }
 
-// The same view asked for something else, without a step in the browser's history.
+// The current view with other parameters, without a step in the browser's history.
 export const ask = (query) => {
   const now = parse(location.hash)
   history.replaceState(null, "", link(now.path, { ...now.query, ...query }))

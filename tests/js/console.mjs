@@ -1,4 +1,4 @@
-// The console in Chromium: exits with an error at the first thing that is not right.
+// Tests the console in Chromium. Exits with an error at the first failure.
 //
 //   node console.mjs HOST:PORT ADMIN_TOKEN READ_TOKEN CHROMIUM
 //
@@ -66,7 +66,7 @@ const pictures = process.env.SCREENSHOTS
 const picture = async (page, name) => pictures && page.screenshot({ path: `${pictures}/${name}.png` })
 
 const serious = async (page, where) => {
-  // The page's policy lets no other script in; the debugger may.
+  // The page's policy allows no other script; the debugger is exempt.
   const found = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ["violations"] })`)
   const bad = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical")
   const said = bad.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("; ")}`)
@@ -75,12 +75,12 @@ const serious = async (page, where) => {
 
 await fill(write, admin)
 
-// Somebody is always writing meanwhile, and nothing waits for it.
+// Writes all the time; nothing waits for it.
 let busy = true
 const load = (async () => {
   const entries = Array.from({ length: 10 }, (_, n) => ({ event: "Load", primaryKey: `${n}`, payload: "gaR0ZXh0omhp" }))
   while (busy) {
-    // The server is away now and then.
+    // The server is stopped now and then.
     await admin("POST", "stores/busy/entries", { entries }).catch(() => {})
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
@@ -304,7 +304,7 @@ await step("who is connected is shown with how far they are, closed and shut out
   await page.fill("#search", "bob")
   await press(page, "End bob")
   await page.click("dialog .danger")
-  // It was told, and has no subscription until it asks for one.
+  // The client was told, and has no subscription until it asks for one.
   await shows(page, "Nothing matches")
   client.subscribe("bob", 1)
   await shows(page, "bob in team", "tbody")
@@ -317,10 +317,10 @@ await step("who is connected is shown with how far they are, closed and shut out
   await shows(page, "bob in team", "tbody")
   await press(page, "Revoke bob")
   await page.click("dialog .danger")
-  // What it followed with that key is over; the connection is still there.
+  // The subscription with that key has ended; the connection is still there.
   await shows(page, "Nothing matches")
   assert.equal((await admin("DELETE", "revocations/key:bob")).status, 200)
-  // It stays for those who may only look.
+  // A later step looks at it with a token that may only read.
   again.subscribe("bob", 1)
   await shows(page, "bob in team", "tbody")
 })

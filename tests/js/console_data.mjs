@@ -1,4 +1,4 @@
-// What the console is shown with: stores of each kind, and names and payloads of those who mean harm.
+// The data for the tests of the console: stores of each kind, and hostile names and payloads.
 
 import assert from "node:assert/strict"
 
@@ -6,7 +6,7 @@ export const MARKUP = `<img src=x onerror="window.harmed=1"><script>window.harme
 export const TURNED = "ann\u202egnp.exe"
 
 const base64 = (bytes) => Buffer.from(bytes).toString("base64")
-// As `Schema.Struct({ key, value })` of Effect writes { key: "k1", value: "AA" }.
+// What `Schema.Struct({ key, value })` of Effect writes for { key: "k1", value: "AA" }.
 const FRAME = "1120d0bcda9721024141e086b9853402" + "6b31"
 
 export const fill = async (write, admin) => {

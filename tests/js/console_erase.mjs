@@ -1,4 +1,4 @@
-// Conflicts of an entry, and entries that are erased.
+// Tests how the console shows conflicts of an entry, and erased entries.
 
 import assert from "node:assert/strict"
 

@@ -1,4 +1,4 @@
-// A console that is left open: what it holds does not grow with what it is told.
+// Tests a console that is left open: its memory does not grow with the events that it gets.
 
 import assert from "node:assert/strict"
 
@@ -7,7 +7,7 @@ import { step, until } from "./stock.mjs"
 export const leftOpen = async ({ browser, signIn, visit, token, admin }) => {
   await step("a page that is left open holds no more after many events than after some", async () => {
     const context = await browser.newContext()
-    // Events come as fast as the page shows them, each by itself.
+    // Events come one at a time, as fast as the page shows them.
     await context.addInitScript(() => {
       window.EventSource = class {
         constructor(url) {

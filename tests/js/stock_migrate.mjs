@@ -1,5 +1,5 @@
-// Unmodified clients of `effect` 4.1 of a server that is moved from its data directory to PostgreSQL, and back: exits with an error at the
-// first thing that is not right.
+// Unmodified clients of `effect` 4.1 of a server that is moved from its data directory to PostgreSQL, and back. Exits with an error at the
+// first failure.
 //
 //   node stock_migrate.mjs HOST:PORT ADMIN_TOKEN
 //
@@ -14,7 +14,7 @@ const [address, token] = process.argv.slice(2)
 assert.ok(token, "usage: node stock_migrate.mjs HOST:PORT ADMIN_TOKEN")
 const url = `ws://${address}/rpc`
 const restart = restarter()
-// Clients retry by themselves; the longest pause between their tries is ten seconds.
+// Clients retry by themselves; they pause for at most ten seconds.
 const PATIENCE_MILLIS = 60_000
 
 const sent = async () => {
@@ -67,7 +67,7 @@ for (const to of ["PostgreSQL", "its directory", "PostgreSQL again"]) {
     await other.set(`b ${to}`, to)
     notes += 2
     for (const browser of [one, other]) await has(browser, notes)
-    // Each gets the note of the other, and what was written to the store besides: never what it had.
+    // Each gets the note of the other, and what else was written to the store; never what it already had.
     assert.ok((await sent()) < 20, `${await sent()} entries were sent`)
   })
   await step(`moved to ${to}: ids keep their sequences, keys their signing keys`, async () => {

@@ -1,4 +1,4 @@
-// One entry: who wrote it and when, what its payload may be, and what else was said about the same key.
+// One entry: who wrote it and when, its payload, and other entries with the same primary key.
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { SHOWN_MAX, api } from "../api.js"
@@ -10,7 +10,7 @@ import { By, Entries } from "./feed.js"
 
 const CODECS = { msgpack: "msgpack", "schema-binary": "SchemaBinary, guessed", json: "JSON", text: "text", hex: "bytes" }
 
-// What the payload may be, each as a text: the first is the best.
+// The readings of a payload, as texts, with the best one first.
 const readings = (entry) => {
   const raw = base64ToBytes(entry.payloadBase64)
   const found = []
@@ -33,7 +33,7 @@ const tryPretty = (json) => {
   }
 }
 
-// The payload in a line.
+// The payload in one line.
 export const preview = (entry) => {
   if (entry.payloadBytes === 0) return "(empty)"
   if (entry.codec !== undefined) return JSON.stringify(entry.payload)
@@ -111,8 +111,8 @@ const Payload = ({ entry }) => {
   `
 }
 
-// What handlers are told of as conflicts: for each entry that arrived after a later one of its event and primary key, the latest of
-// those. Ids begin with the time, so they are in the order in which entries were made.
+// Conflicts, as handlers see them: for each entry that arrived after a newer one with the same event and primary key, the newest of
+// those. Ids begin with the time, so their order is that in which entries were made.
 const conflicts = (entries) => {
   const [found, latest] = [new Map(), new Map()]
   for (const entry of entries) {

@@ -1,11 +1,11 @@
-// Erases entries of a store, or all of it, once its name was typed.
+// Erases entries of a store, or the whole store after its name was typed.
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
 import { several } from "../format.js"
 import { Dialog, Field, say } from "../parts.js"
 
-// What was done, in words.
+// The result in words.
 const told = ({ erased, unknown, quarantined, keys = 0 }) => {
   const done = [`${several(erased, "entry", "entries")} erased`]
   if (keys > 0) done.push(`${several(keys, "key")} removed`)
@@ -18,7 +18,7 @@ const WHAT = { key: "All entries of a primary key", ids: "Entries by id", store:
 
 const asked = { key: ({ key }) => ({ primaryKey: key }), ids: ({ ids }) => ({ ids: ids.split(/[\s,]+/).filter(Boolean) }), store: () => ({ whole: true }) }
 
-// `first`: { primaryKey, id? } of an entry that is looked at.
+// `first`: { primaryKey, id? } of the entry that is shown.
 export const Erase = ({ store, first, onClose, again }) => {
   const [by, setBy] = useState(first?.id === undefined ? "key" : "ids")
   const [key, setKey] = useState(first?.primaryKey ?? "")

@@ -9,7 +9,7 @@ import { preview } from "./entry.js"
 
 const PAGE = 50
 
-// So many are kept of what is live.
+// How many live entries are kept.
 const KEPT = 100
 
 export const Feed = ({ store, query, head }) => {
@@ -46,7 +46,7 @@ const Filter = ({ query, store, head }) => {
   `
 }
 
-// The first entry that was made at this time or later, as far as entries are in the order of their times.
+// The first entry that was made at this time or later, if entries are in the order of their times.
 const findTime = async (store, head, millis) => {
   let [low, high] = [1, head + 1]
   while (low < high) {
@@ -80,7 +80,7 @@ const LiveFeed = ({ store, event, primaryKey }) => {
         return [...fresh, ...entries].slice(0, KEPT)
       })
     }
-    // Nothing comes while nothing is written.
+    // Nothing arrives while nobody writes.
     const slower = setInterval(() => before && performance.now() - before.at > 1500 && setSpeed(0), 1000)
     const stop = follow(livePath(store, { event, primaryKey }), show, setLive)
     return () => {
@@ -128,7 +128,7 @@ const PageOf = ({ store, query, head }) => {
   `
 }
 
-// `conflicts`: of which entries it is said that they conflict with an earlier one of the feed.
+// `conflicts`: the entries that conflict with an earlier one of the feed.
 export const Entries = ({ store, entries, conflicts }) => html`
   <ol class="feed" aria-label="Entries">
     ${entries.map((entry) => html`<${Line} key=${entry.sequence} store=${store} entry=${entry} conflict=${conflicts?.get(entry.sequence)} />`)}
@@ -148,7 +148,7 @@ const Line = ({ store, entry, conflict }) => html`
   </li>
 `
 
-// What compaction sends is nobody's.
+// Compacted entries have no author.
 export const By = ({ entry: { origin } }) => {
   if (origin.publicKey !== undefined) return html`<${Name} most=${24}>${origin.publicKey}<//>`
   return origin.runHandlers === undefined ? "compacted" : html`<i>server</i>`

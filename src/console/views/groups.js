@@ -1,4 +1,4 @@
-// Groups of handlers and webhooks: how far they are, and what they gave up on.
+// Groups of handlers and webhooks: their progress, and their dead letters.
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
@@ -22,7 +22,7 @@ export const Groups = ({ may }) => {
   `
 }
 
-// The same, as far as a store is concerned.
+// The same for one store.
 export const GroupsOf = ({ store, head, may }) => {
   const data = useData(() => api.groupsIn(store), [store], LOOK_MS)
   return html`
@@ -35,7 +35,7 @@ export const GroupsOf = ({ store, head, may }) => {
 
 const state = ({ runs, paused, full }) => (full ? "full, paused" : paused ? "paused" : runs ? "runs" : "does not run here")
 
-// How far a group is, in one store or in all.
+// The progress of a group, in one store or in all.
 const progress = ({ lag, storesBehind, position }, head) => {
   if (position !== undefined) {
     const behind = Math.max(0, head - position)

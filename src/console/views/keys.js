@@ -1,4 +1,4 @@
-// Public keys: which store each has, and what can be done about it.
+// Public keys: the store of each, and ways to change that.
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
@@ -6,7 +6,7 @@ import { count, several } from "../format.js"
 import { Dialog, Empty, Failed, Field, Loaded, Name, Page, StoreLink, Table, Time, say, useData } from "../parts.js"
 import { ask } from "../route.js"
 
-// More than a table can show.
+// More rows than a table can show.
 const MOST = 5_000
 const SHOWN = 200
 
@@ -27,7 +27,7 @@ export const Keys = ({ route: { query }, may }) => {
   `
 }
 
-// Those of one store.
+// The keys of one store.
 export const KeysOf = ({ store, may }) => {
   const data = useData(() => api.keys(MOST), [store])
   const revoked = useData(() => api.revocations(MOST), [])

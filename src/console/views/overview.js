@@ -1,4 +1,4 @@
-// Whether all is well, and what happens.
+// The state of the server, and its latest events.
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
 import { api, follow } from "../api.js"
@@ -29,7 +29,7 @@ const Shown = ({ first, session }) => {
         },
         (on) => {
           setLive(on)
-          // What came in between is fetched with the rest.
+          // Events that came in between are fetched with the rest.
           if (on && missed.current) api.overview().then(({ rows }) => setRows(rows), () => {})
           missed.current = true
         }
@@ -76,7 +76,7 @@ const Shown = ({ first, session }) => {
   `
 }
 
-// The figures are those of this node alone.
+// The figures are of this node only.
 const Nodes = ({ nodes }) => html`
   <p class="hint">
     The figures on this page are those of this server. It has heard of these nodes:${" "}
@@ -95,7 +95,7 @@ const Tile = ({ name, value, more, href }) => html`
   </div>
 `
 
-// What stands between backticks is to be typed.
+// Text between backticks is a command or a setting.
 const withCode = (text) => text.split("`").map((part, at) => (at % 2 === 1 ? html`<code>${part}</code>` : part))
 
 const WORDS = { bad: "Problem", warn: "Warning", info: "Note" }

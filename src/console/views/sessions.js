@@ -7,7 +7,7 @@ import { Dialog, Empty, Loaded, Name, Page, StoreLink, Table, Time, say, sorted,
 import { ask } from "../route.js"
 import { Revoke } from "./keys.js"
 
-// More than a table can show.
+// More rows than a table can show.
 const MOST = 2_000
 const SHOWN = 200
 const FOLLOWED_SHOWN = 5
@@ -81,7 +81,7 @@ const Follows = ({ of: { subscriptions }, may, onDo }) => {
   `
 }
 
-// How much of its store a subscription was sent.
+// How much of the store was sent to a subscription.
 const Progress = ({ of: { publicKey, cursor, lag } }) => {
   if (lag === undefined) return html`<span class="faint">at ${count(cursor)}</span>`
   const head = cursor - 1 + lag
@@ -89,7 +89,7 @@ const Progress = ({ of: { publicKey, cursor, lag } }) => {
   return html`<span class="bar"><progress aria-label="Sent to ${publicKey}" value=${cursor - 1} max=${Math.max(1, head)} /> ${said}</span>`
 }
 
-// Of something that may have gone by itself.
+// Ignores an error about something that has already ended.
 const unlessGone = (error) => {
   if (error.status !== 404) throw error
 }

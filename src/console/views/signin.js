@@ -1,4 +1,4 @@
-// Who looks has a token of the admin API.
+// Asks for a token of the admin API.
 
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"

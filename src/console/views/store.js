@@ -1,4 +1,4 @@
-// One store: its feed, its keys, how far handlers are.
+// One store: its feed, its keys, and the progress of handlers.
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api, exportPath } from "../api.js"
@@ -52,7 +52,7 @@ export const Store = ({ route, may }) => {
   `
 }
 
-// What is said of a trim: how far it is, and what the rest waits for.
+// A trim: how much is done, and what the rest waits for.
 const told = ({ trimmed, wanted, behind }) => {
   if (trimmed >= wanted) return `Trimmed. The feed now begins after ${count(trimmed)}.`
   return `Trimmed up to ${count(trimmed)}. The rest waits for ${behind.map(({ name }) => visible(short(name, 40))).join(", ")}.`

@@ -1,4 +1,4 @@
-// All stores: found by name, sorted by what matters.
+// All stores, with a search by name; they can be sorted by each figure.
 
 import { html, useRef } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
@@ -6,13 +6,13 @@ import { bytes, count, rate, several } from "../format.js"
 import { Code, Empty, Loaded, Page, StoreLink, Table, sorted, useData } from "../parts.js"
 import { ask } from "../route.js"
 
-// More than a table can show.
+// More rows than a table can show.
 const MOST = 2_000
 const SHOWN = 200
 
 const LOOK_MS = 3_000
 
-// All stores with their entries a second, of two looks.
+// All stores with their entries a second, from two requests.
 const useStores = () => {
   const before = useRef(new Map())
   const load = async () => {

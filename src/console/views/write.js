@@ -1,4 +1,4 @@
-// Writes an event as the server, and shows it come out of the feed.
+// Writes an event as the server, and shows it when it arrives in the feed.
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
