@@ -25,14 +25,18 @@ const SHOWN_BYTES: usize = 64;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  EVENTLOG_ADMIN_TOKEN=… eventlog-server entries --store team
+  EVENTLOG_ADMIN_TOKEN=… eventlog-server entries team
   EVENTLOG_ADMIN_TOKEN=… eventlog-server entries --store team --from 1 --event 'Note*' --count 10
   EVENTLOG_ADMIN_TOKEN=… eventlog-server entries --store team --id 018bcfe5-6800-70e1-8101-010101010101 --json
   EVENTLOG_ADMIN_TOKEN=… eventlog-server entries --store team --last 5 --watch")]
+#[command(group = clap::ArgGroup::new("of").required(true).args(["named", "store"]))]
 pub(super) struct Args {
     /// The store
+    #[arg(value_name = "STORE")]
+    named: Option<StoreId>,
+    /// The same
     #[arg(long)]
-    store: StoreId,
+    store: Option<StoreId>,
     /// Begin with this sequence
     #[arg(long, value_name = "SEQUENCE")]
     from: Option<u64>,
@@ -107,7 +111,7 @@ fn look(args: &Args, admin: &Admin, out: &mut Out) -> Result<(), AdminCommandErr
 fn path(args: &Args, from: Option<u64>, left: u64) -> String {
     let mut path = format!(
         "/admin/stores/{}/entries?as=page&limit={}",
-        percent_encode(args.store.as_str()),
+        percent_encode(args.named.as_ref().or(args.store.as_ref()).map_or("", StoreId::as_str)),
         left.min(PAGE)
     );
     let mut add = |name: &str, value: &str| {

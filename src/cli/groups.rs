@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
-use super::text::one_line;
+use super::text::{self, one_line};
 
 /// Show, pause and rewind groups of handlers, and handle their dead letters.
 ///
@@ -158,8 +158,8 @@ struct Group {
     runs: bool,
     paused: bool,
     full: bool,
-    dead_letters: usize,
-    stores_behind: usize,
+    dead_letters: u64,
+    stores_behind: u64,
     lag: u64,
     refused: Vec<Refused>,
 }
@@ -193,7 +193,9 @@ fn print(out: &mut impl Write, group: &Group) -> io::Result<()> {
     let name = one_line(name);
     writeln!(
         out,
-        "{name}  {state}  {lag} behind in {stores_behind} stores  {dead_letters} dead letters"
+        "{name}  {state}  {lag} behind in {}  {}",
+        text::stores(*stores_behind),
+        text::counted(*dead_letters, "dead letter", "dead letters")
     )?;
     for Refused { store_id, error } in refused {
         writeln!(out, "  {}: {}", one_line(store_id), one_line(error))?;

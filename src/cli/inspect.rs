@@ -11,7 +11,7 @@ use serde_json::json;
 use super::connect::is_reader_gone;
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::entry::{Format, Printer, parse_count, parse_sequence};
-use super::text::{one_line, people_bytes};
+use super::text::{self, one_line, people_bytes};
 
 /// How many stores are read at a time.
 const PAGE: usize = 1_000;
@@ -74,7 +74,9 @@ pub(super) enum InspectError {
 
 fn what_to_do(error: &OpenError) -> &'static str {
     match error {
-        OpenError::InUse { .. } => "; stop the server, or request GET /admin/stores",
+        OpenError::InUse { .. } => {
+            "; stop the server, or ask it: `eventlog-server stores` and `entries` show the same"
+        }
         _ => "",
     }
 }
@@ -102,7 +104,9 @@ fn show(storage: &dyn Storage, args: &Args, out: &mut impl Write) -> Result<(), 
             if shown.erased > 0 {
                 let Shown { entries, erased } = shown;
                 out.flush()?;
-                eprintln!("{entries} entries, and between them {erased} that are erased");
+                let (entries, erased) =
+                    (text::entries(entries), text::counted(erased, "entry was", "entries were"));
+                eprintln!("printed {entries}; {erased} passed over, because they are erased");
             }
             Ok(())
         }
@@ -138,7 +142,7 @@ fn print_store(
     match format {
         Format::People => {
             let name = one_line(store.as_str());
-            write!(out, "{name}  {entries} entries  ")?;
+            write!(out, "{name}  {}  ", text::entries(entries))?;
             if head.get() != entries {
                 write!(out, "up to {head}  ")?;
             }
@@ -254,7 +258,7 @@ mod tests {
     async fn stores_are_listed_with_what_they_hold() {
         let storage = storage(1_000).await;
         let people = printed(&storage, &[]).expect("it prints");
-        assert!(people.contains("other  1 entries") && people.contains("team  1000 entries"));
+        assert!(people.contains("other  1 entry  ") && people.contains("team  1000 entries"));
         let json = printed(&storage, &["--json"]).expect("it prints");
         let team: serde_json::Value =
             serde_json::from_str(json.lines().nth(1).expect("two lines")).expect("JSON");

@@ -51,10 +51,13 @@ mod verify;
 mod watch;
 mod write;
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A sync server for local-first apps: one durable, ordered log of events per store, streamed to every client of
 /// that store.
@@ -72,8 +75,10 @@ Try it out, in three terminals:
   eventlog-server write --key bob --event Note --primary-key n1 --payload '{\"text\":\"hi\"}'
 
 Environment:
-  EVENTLOG_URL   the server that write, tail, keys, revoke, groups and quarantine talk to
-  EVENTLOG_TOKEN, EVENTLOG_CA   the same as --token and --ca of write and tail
+  EVENTLOG_URL   the server that commands talk to, the same as --url
+  EVENTLOG_ADMIN_TOKEN   the token of commands that use the admin API, the same as their --token
+  EVENTLOG_TOKEN   the same as --token of write and tail
+  EVENTLOG_CA   the same as --ca
   EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
   EVENTLOG_…     every setting of the server, see config.example.toml
 
@@ -117,9 +122,33 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+/// The command line of this process. Ends the process if it is wrong, or asks for help.
+fn parsed() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        if error.get(ContextKind::Usage).is_some() {
+            let usage = usage(std::env::args_os().skip(1));
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+        }
+        error.exit()
+    })
+}
+
+/// How to type the command that `arguments` name. The usage that clap adds to an error also has whatever came from the
+/// environment, as if it had to be typed.
+fn usage(arguments: impl Iterator<Item = OsString>) -> StyledStr {
+    let mut command = Cli::command();
+    command.build();
+    for argument in arguments {
+        if let Some(below) = command.find_subcommand(&argument) {
+            command = below.clone();
+        }
+    }
+    command.render_usage()
+}
+
 /// Runs the command line of this process.
 pub(crate) fn run() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = parsed().command;
     // A server starts its log when it knows how.
     if !matches!(command, Command::Serve(_)) {
         log::start();
@@ -177,8 +206,6 @@ fn finish<E: Display>(result: Result<(), E>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) fn heal_database(
         return Err(RenewError::NotConfirmed);
     }
     let stores = eventlog_server::storage::postgres::Postgres::heal(options)?;
-    println!("healed: {stores} stores");
+    println!("healed: {}", super::text::stores(stores));
     Ok(())
 }
 

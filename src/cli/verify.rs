@@ -6,7 +6,7 @@ use eventlog_server::storage::sled::{Database, OpenError};
 
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::progress::Progress;
-use super::text::one_line;
+use super::text::{self, counted, one_line};
 
 /// Read everything in a data directory and report faults, without repairing them.
 ///
@@ -30,7 +30,8 @@ pub(super) enum VerifyError {
     Open(#[from] OpenError),
     /// It can be read, but is damaged.
     #[error(
-        "{count} faults; the next start of the server repairs what it can, and reports the rest"
+        "{}; the next start of the server repairs what it can, and reports the rest",
+        counted(*count as u64, "fault", "faults")
     )]
     Faults {
         /// The number of lines that were printed.
@@ -46,13 +47,13 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     let options = args.data.options();
     let progress = Progress::reading("verify", &[&args.data.path, &args.data.archive()]);
     let mut out = io::stdout().lock();
-    let found = match Database::verify(&args.data.path, &options) {
+    let (found, is_running) = match Database::verify(&args.data.path, &options) {
         Err(OpenError::InUse { .. }) => {
             writeln!(out, "a server uses the directory: the database itself is not read")?;
             lower_priority();
-            Database::verify_running(&args.data.path, &options)?
+            (Database::verify_running(&args.data.path, &options)?, true)
         }
-        found => found?,
+        found => (found?, false),
     };
     drop(progress);
     for fault in &found.faults {
@@ -61,17 +62,23 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         let (path, store) = (fault.path.display(), store.unwrap_or_default());
         writeln!(out, "{path}: {store}{}", fault.finding)?;
     }
-    let (frames, stores, entries) = (found.frames, found.stores, found.entries);
-    writeln!(out, "read {frames} frames, and {entries} entries in {stores} stores")?;
+    let frames = counted(found.frames, "frame", "frames");
+    let of_log = format!("read {frames} of the commit log and the archive");
+    if is_running {
+        writeln!(out, "{of_log}")?;
+    } else {
+        let (stores, entries) = (text::stores(found.stores), text::entries(found.entries));
+        writeln!(out, "{of_log}, and {entries} in {stores}")?;
+    }
     if found.logged > 0 {
-        let logged = found.logged;
+        let logged = text::entries(found.logged);
         writeln!(
             out,
-            "and {logged} entries that only the commit log has yet; the next start brings them to the database"
+            "and {logged} that only the commit log has yet; the next start brings them to the database"
         )?;
     }
     match found.faults.len() {
-        0 => Ok(()),
+        0 => Ok(writeln!(out, "no faults")?),
         count => Err(VerifyError::Faults { count }),
     }
 }

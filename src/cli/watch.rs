@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::progress::now;
-use super::text::{one_line, people_bytes};
+use super::text::{self, one_line, people_bytes};
 use crate::config::Span;
 
 /// Where a look is printed.
@@ -96,7 +96,7 @@ struct Store {
     head: u64,
     entries: u64,
     bytes: u64,
-    subscribers: usize,
+    subscribers: u64,
 }
 
 pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
@@ -113,7 +113,9 @@ pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
             let (name, bytes) = (one_line(&name), people_bytes(bytes));
             writeln!(
                 out,
-                "{name}  head {head}  {entries} entries  {bytes}  {subscribers} subscribers"
+                "{name}  head {head}  {}  {bytes}  {}",
+                text::entries(entries),
+                text::counted(subscribers, "subscriber", "subscribers")
             )?;
             Ok(())
         })?;

@@ -2,7 +2,7 @@
 
 use tempfile::tempdir;
 
-use super::process::{command, data, run};
+use super::process::{Ended, Serve, command, data, run};
 
 #[test]
 fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
@@ -97,6 +97,32 @@ fn a_server_that_is_not_there_is_named() {
         let address = url.trim_start_matches("ws://");
         assert!(complaint.contains(address) && complaint.contains("running"), "{complaint}");
     }
+}
+
+/// What the environment had was shown as if it had to be typed.
+#[test]
+fn usage_has_what_must_be_typed() {
+    let mut entries = command(&["entries"]);
+    entries.env("EVENTLOG_URL", "ws://127.0.0.1:1").env("EVENTLOG_ADMIN_TOKEN", "secret");
+    let complaint = Ended::of(entries.spawn().expect("it starts")).failed(2);
+    assert!(complaint.contains("entries [OPTIONS] <STORE|--store <STORE>>\n"), "{complaint}");
+    assert!(!complaint.contains("--token"), "{complaint}");
+}
+
+#[test]
+fn a_directory_in_use_is_verified_as_far_as_that_goes_and_the_server_is_named_for_the_rest() {
+    let directory = tempdir().expect("a directory");
+    let path = data(directory.path());
+    let server = Serve::start(&["--dev", "--data-dir", path], None);
+    server.run(&["write", "--key", "a", "--event", "E", "--payload", "1"]).ok();
+    let said = run(&["verify", "--data-dir", path]).ok();
+    assert!(said.contains("of the commit log and the archive\n"), "{said}");
+    assert!(said.ends_with("no faults\n") && !said.contains("0 entries"), "{said}");
+    let complaint = run(&["inspect", "--data-dir", path]).failed(1);
+    assert!(complaint.contains("eventlog-server stores"), "{complaint}");
+    assert_eq!(server.end(rustix::process::Signal::TERM), Some(0));
+    let said = run(&["verify", "--data-dir", path]).ok();
+    assert!(said.contains("1 entry in 1 store\n") && said.ends_with("no faults\n"), "{said}");
 }
 
 #[test]

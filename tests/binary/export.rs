@@ -255,6 +255,9 @@ fn a_complete_file_is_compared_and_gone_on_with() {
     };
     export(&place, &[]).ok();
     let text = read();
+    let printed = place.command(&["export", "--out", "-"], "").ok();
+    assert_eq!(printed, text, "it is no file of that name");
+    assert!(!Path::new("-").exists());
     let other = Place::new();
     other.import(&["--store", "a"], &written(0, 30)).ok();
     other.import(&["--store", "b"], &written(30, 60)).ok();

@@ -80,7 +80,7 @@ async fn groups_are_listed_paused_rewound_and_their_dead_letters_seen_to_from_th
     ok(&server, &["pause", "the book"]).await;
     write_to(&server, "team", &["three"]).await;
     let listed = ok(&server, &["list"]).await;
-    assert_eq!(listed, "the book  paused  1 behind in 1 stores  0 dead letters");
+    assert_eq!(listed, "the book  paused  1 behind in 1 store  0 dead letters");
     assert_eq!(taken(&book), ["team 1 one", "team 2 two"]);
     ok(&server, &["resume", "the book"]).await;
     processed(&server.server, "team", 3).await;

@@ -17,7 +17,7 @@ use super::connect::is_reader_gone;
 use super::entry::parse_sequence;
 use super::place::{Place, PlaceArgs, PlaceError};
 use super::progress::{Progress, Unit};
-use super::text::{json_line, parse_moment, people_bytes};
+use super::text::{self, json_line, parse_moment, people_bytes};
 
 /// How much is collected before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// The store [default: all]
     #[arg(long)]
     store: Option<StoreId>,
-    /// The file to write or to continue [default: standard output]
+    /// The file to write or to continue; `-` is standard output, as without this
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The first sequence
@@ -102,7 +102,7 @@ pub(super) enum ExportError {
 
 pub(super) fn run(args: &Args) -> Result<(), ExportError> {
     let place = args.place.open()?;
-    let exported = match &args.out {
+    let exported = match args.file() {
         Some(path) => to_file(args, &place, path),
         None => to_output(args, &place),
     };
@@ -138,7 +138,8 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
         begun.may_be_of(args.store.as_ref(), path)?;
         compare(args, place, (begun, path))?;
         if !was_complete {
-            eprintln!("continuing after the first {} entries of {}", begun.entries, path.display());
+            let (entries, path) = (text::entries(begun.entries), path.display());
+            eprintln!("{path} has {entries} already: going on behind them");
         }
     }
     // A complete file stays complete until there is something new.
@@ -172,7 +173,8 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
     } else {
         String::new()
     };
-    eprintln!("{is_complete}{entries} entries of {stores} stores, {bytes}");
+    let (entries, stores) = (text::entries(entries), text::stores(stores));
+    eprintln!("{is_complete}{entries} of {stores}, {bytes}");
     Ok(())
 }
 
@@ -191,6 +193,11 @@ fn compare(args: &Args, place: &Place, (begun, path): (&Begun, &Path)) -> Result
 }
 
 impl Args {
+    /// The file that is written.
+    fn file(&self) -> Option<&Path> {
+        self.out.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
     /// Whether every store is exported completely.
     fn wants_all(&self) -> bool {
         self.from.is_none() && self.wanted(Sequence::FIRST).filter().next().is_none()
@@ -235,7 +242,7 @@ impl<'a> Exporting<'a> {
         let all = Complete { stores: next.len() as u64, entries };
         let total =
             if args.wants_all() { source::entries(place, args.store.as_ref()) } else { None };
-        let progress = match &args.out {
+        let progress = match args.file() {
             Some(_) => Progress::start("export", Unit::Events, total),
             None => Progress::beside_output("export", total),
         };

@@ -16,7 +16,7 @@ use self::lines::{LineError, Lines};
 use self::writing::{Refused, Writing};
 use super::place::{PlaceArgs, PlaceError};
 use super::progress::{Progress, Unit};
-use super::text::one_line;
+use super::text::{self, one_line};
 
 /// Import the JSON lines of `export`, or one store of another server.
 ///
@@ -138,7 +138,8 @@ fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
         } else {
             let name = one_line(store.as_str());
             let known = entries - new;
-            writeln!(out, "{name}  {entries} entries: {new} new, {known} were there already")?;
+            let (entries, were) = (text::entries(entries), if known == 1 { "was" } else { "were" });
+            writeln!(out, "{name}  {entries}: {new} new, {known} {were} there already")?;
         }
     }
     Ok(())

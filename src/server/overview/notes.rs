@@ -79,7 +79,7 @@ const FLAGS: &[(&str, Level, &str, &str)] = &[
     (
         "directory_is_copy",
         Bad,
-        "The data directory is a copy of the one that was made.",
+        "The data directory is a copy of another one.",
         "If another server runs on the original, stop one of the two at once. If the original is gone for good, remove the file `place`.",
     ),
     (

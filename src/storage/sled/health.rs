@@ -139,8 +139,9 @@ impl Health {
         let mut said = self.said.lock();
         if self.is_copy.load(Relaxed) && is_due(&mut said.copy) {
             log::error!(
-                "{0} is a copy of the data directory that was made. If the other one is in use or newer, stop this server: \
-                 both would give the same sequences to different entries. If the other one is gone for good, remove {0}/place",
+                "the data directory {0} is a copy of another one. If a server uses the other one, or if the other one is newer, \
+                 stop this server: both would give the same sequences to different entries. If the other one is gone for \
+                 good, remove {0}/place",
                 files.directory().display()
             );
         }
