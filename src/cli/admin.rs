@@ -113,8 +113,8 @@ pub(super) enum AdminError {
     WrongToken,
     /// There is no admin API at this URL.
     #[error(
-        "there is no admin API at {url}; the server has one only with a token: set [admin] token and restart \
-         it"
+        "there is no admin API at {url}. The server has one only with a token: set [admin] token and restart it. \
+         If it has [admin] listen, the API is at that address: give it with --url"
     )]
     NoAdminApi {
         /// The requested URL.

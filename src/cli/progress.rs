@@ -133,8 +133,9 @@ fn line(what: &str, unit: Unit, done: u64, total: Option<u64>, took: Duration) -
     };
     let mut line = format!("{what}: {}, {}/s", amount(done), amount(rate));
     // More than the estimate is not shown as a hundred and five percent.
-    if let Some(total) = total.filter(|total| *total > 0 && done <= *total) {
-        let left = Duration::from_secs((total - done) / rate.max(1));
+    // Without a rate there is nothing to estimate from.
+    if let Some(total) = total.filter(|total| *total > 0 && done <= *total && rate > 0) {
+        let left = Duration::from_secs((total - done) / rate);
         // Writing to a `String` does not fail.
         let _ = write!(
             line,
@@ -191,6 +192,7 @@ mod tests {
         );
         assert_eq!(line("write", Unit::Events, 50, None, ten), "write: 50 events, 5 events/s");
         assert_eq!(line("tail", Unit::Events, 50, Some(40), ten), "tail: 50 events, 5 events/s");
+        assert_eq!(line("tail", Unit::Events, 0, Some(40), ten), "tail: 0 events, 0 events/s");
         let bytes = line("verify", Unit::Bytes, 10 << 20, Some(1 << 40), ten);
         assert!(bytes.contains("MiB/s") && bytes.ends_with(" h left"), "{bytes}");
         assert!(line("verify", Unit::Bytes, 0, Some(0), Duration::ZERO).ends_with("/s"));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::progress::now;
-use super::text::{self, one_line, people_bytes};
+use super::text::{self, one_line, people_bytes, timestamp};
 use crate::config::Span;
 
 /// Where a look is printed.
@@ -60,6 +60,8 @@ impl WatchArgs {
             if is_screen {
                 // Clears the screen.
                 out.write_all(b"\x1b[2J\x1b[H")?;
+            } else if has_answered && !self.admin.json {
+                writeln!(out)?;
             }
             match look(&admin, &mut out).and_then(|()| Ok(out.flush()?)) {
                 Ok(()) => (has_answered, is_away) = (true, false),
@@ -155,7 +157,7 @@ pub(super) struct SessionsArgs {
 enum SessionsCommand {
     /// Close a connection; its client reconnects at once, unless it was revoked
     Close {
-        /// Its number in the list
+        /// Its number in the list of `sessions`
         id: u64,
         /// Close only its subscription with this public key
         #[arg(long)]
@@ -171,6 +173,7 @@ struct Session {
     path: String,
     subject: Option<String>,
     certificate_sha256: Option<String>,
+    since_millis: u64,
     received_bytes: u64,
     sent_bytes: u64,
     subscriptions: Vec<Subscription>,
@@ -218,6 +221,7 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
         path,
         subject,
         certificate_sha256,
+        since_millis,
         received_bytes,
         sent_bytes,
         subscriptions,
@@ -225,12 +229,13 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
     let address = address.as_deref().unwrap_or("?");
     let subject = subject.as_ref().map(|subject| format!("  {}", one_line(subject)));
     let (received, sent) = (people_bytes(*received_bytes), people_bytes(*sent_bytes));
+    let since = timestamp(*since_millis);
     let (path, subject) = (one_line(path), subject.unwrap_or_default());
     let certificate = certificate_sha256.as_ref();
     let certificate = certificate.map_or_else(String::new, |it| format!("  certificate {it}"));
     writeln!(
         out,
-        "{id}  {address}  {path}{subject}{certificate}  received {received}  sent {sent}"
+        "{id}  {address}  {path}{subject}{certificate}  since {since}  received {received}  sent {sent}"
     )?;
     for Subscription { public_key, store_id, cursor, lag } in subscriptions {
         let lag = lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string());

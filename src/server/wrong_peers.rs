@@ -35,7 +35,7 @@ pub(super) fn nothing_here(server: &Server, request: &HttpRequest) -> HttpRespon
     let mut advice = format!("a WebSocket is at {}", sockets.join(" and at "));
     let path = request.path().trim_end_matches('/');
     let below = sockets.iter().find_map(|socket| path.strip_suffix(socket));
-    if let Some(prefix) = below.filter(|prefix| prefix.len() < 200) {
+    if let Some(prefix) = below.filter(|prefix| !prefix.is_empty() && prefix.len() < 200) {
         advice = format!("{advice}; a proxy in front must remove {prefix:?}");
     }
     if request.headers().contains_key(UPGRADE) {

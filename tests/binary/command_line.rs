@@ -38,6 +38,14 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
         ),
         (&["entries", "--store", "a", "--id", "nope"], "'--id <ID>': an id is a UUID"),
         (&["bench", "echo", "--url", "ws://h:1"], "--url"),
+        (
+            &["bench", "write", "--connections", "0"],
+            "'--connections <CONNECTIONS>': expected a number from 1",
+        ),
+        (
+            &["bench", "write", "--duration", "0"],
+            "'--duration <DURATION>': expected more than 0 seconds",
+        ),
         (&["keys", "assign", "a"], "<STORE>"),
         (&["inspect", "--from", "1"], "--store"),
     ] {

@@ -38,7 +38,9 @@ async fn connections_and_what_they_follow_are_shown_and_closed() {
     assert!(subscribed["sentBytes"].as_u64() > Some(3_000), "{subscribed}");
     assert!(writer["receivedBytes"].as_u64() > Some(3_000), "{writer}");
     assert_eq!((&writer["address"], &writer["path"]), (&"127.0.0.1".into(), &"/eventlog".into()));
-    assert!(run(&["sessions"]).contains("alice follows team: next 4, 0 behind"));
+    let shown = run(&["sessions"]);
+    assert!(shown.contains("alice follows team: next 4, 0 behind"), "{shown}");
+    assert!(shown.contains("  /eventlog  since 20"), "{shown}");
     assert!(run(&["stores"]).starts_with("team  head 3  3 entries  "), "{}", run(&["stores"]));
     assert!(run(&["stores"]).ends_with("\nother  no entries yet"), "{}", run(&["stores"]));
     let json = run(&["stores", "--json"]);

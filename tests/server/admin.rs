@@ -277,6 +277,14 @@ async fn a_stream_has_what_was_there_and_what_comes_and_goes_on_where_it_was() {
     drop(all);
     let mut again = Events::open(&server, "?from=1", Some(61)).await;
     assert_eq!(again.next(2).await, [62, 63]);
+    // Whoever has more than there is says that the data directory may be an older copy.
+    let ahead = "eventlog_subscriptions_ahead_total ";
+    let metrics = async || http::request(server.addr, "GET /metrics", "", "").await;
+    assert!(metrics().await.contains(&format!("{ahead}0\n")));
+    let _has_more = Events::open(&server, "", Some(65)).await;
+    while !metrics().await.contains(&format!("{ahead}1\n")) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut some = Events::open(&server, "?primaryKey=n59", None).await;
     append(&server, 59..60).await;
     assert_eq!((some.next(2).await, again.next(1).await), (vec![63, 64], vec![64]));

@@ -18,10 +18,11 @@ const INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct Ahead(Mutex<(Option<Instant>, u64)>);
 
 impl Ahead {
-    /// `key` asks for its store from `start` on, but the store ends at `head`.
-    pub(super) fn look(
+    /// `key` asks for its store from `start` on, but the store ends at `head`. Without a key it is whoever follows the
+    /// store through the admin API.
+    pub(crate) fn look(
         &self,
-        (key, store): (&PublicKey, &StoreId),
+        (key, store): (Option<&PublicKey>, &StoreId),
         (start, head): (Sequence, Sequence),
         (metrics, now): (&Metrics, Instant),
     ) {
@@ -38,15 +39,18 @@ impl Ahead {
         }
         said.0 = Some(now);
         let unsaid = std::mem::take(&mut said.1);
-        let key = key.in_log();
-        log::error!(
-            key:%, store:%, error = "ahead";
-            "a client with the key {key} has store {store:?} up to {}, but here it ends at {head} ({unsaid} \
-             others before it). If the data directory was restored, rolled back or copied, new entries get \
-             sequences that were given out before, and such clients never get these entries: stop the server \
-             and run `eventlog-server heal`. Otherwise the client is wrong",
+        let why = format!(
+            "has store {store:?} up to {}, but here it ends at {head} ({unsaid} others before it). If the data \
+             directory was restored, rolled back or copied, new entries get sequences that were given out before, \
+             and such clients never get these entries: stop the server and run `eventlog-server heal`. Otherwise \
+             the client is wrong",
             start.prev()
         );
+        if let Some(key) = key.map(PublicKey::in_log) {
+            log::error!(key:%, store:%, error = "ahead"; "a client with the key {key} {why}");
+        } else {
+            log::error!(store:%, error = "ahead"; "a client of the admin API {why}");
+        }
     }
 }
 
@@ -64,14 +68,14 @@ mod tests {
         let at = |n: u64| Sequence::new(n).expect("a small number");
         let asked = Sequence::MAX.get();
         for (start, head) in [(0, 0), (1, 0), (5, 5), (6, 5), (1, 9), (asked, 5)] {
-            ahead.look((&key, &store), (at(start), at(head)), (&metrics, now));
+            ahead.look((Some(&key), &store), (at(start), at(head)), (&metrics, now));
         }
         assert_eq!(metrics.subscriptions_ahead.get(), 0);
         for n in 1..4 {
-            ahead.look((&key, &store), (at(7), at(5)), (&metrics, now));
+            ahead.look((Some(&key), &store), (at(7), at(5)), (&metrics, now));
             assert_eq!((metrics.subscriptions_ahead.get(), ahead.0.lock().1), (n, n - 1));
         }
-        ahead.look((&key, &store), (at(7), at(5)), (&metrics, now + INTERVAL));
+        ahead.look((Some(&key), &store), (at(7), at(5)), (&metrics, now + INTERVAL));
         assert_eq!(ahead.0.lock().1, 0, "the others were said");
     }
 }

@@ -6,27 +6,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
-pub(super) struct Clock {
+pub(crate) struct Clock {
     started: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { started: Instant::now(), timer: None }
     }
 
-    pub(super) fn now() -> Instant {
+    pub(crate) fn now() -> Instant {
         Instant::now()
     }
 
-    pub(super) fn now_millis(&self) -> u64 {
+    pub(crate) fn now_millis(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
     /// Whether the time has passed that began at the first call with `after`; `after` is `None` while nothing is
     /// awaited. Wakes the task then.
-    pub(super) fn is_due(&mut self, after: Option<Duration>, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_due(&mut self, after: Option<Duration>, cx: &mut Context<'_>) -> bool {
         let Some(after) = after else {
             self.timer = None;
             return false;
@@ -41,7 +41,7 @@ impl Clock {
 }
 
 /// When a session that has sent nothing for a while has to send a ping.
-pub(super) struct Pings {
+pub(crate) struct Pings {
     /// Zero: never.
     interval: Duration,
     sent: Instant,
@@ -49,17 +49,17 @@ pub(super) struct Pings {
 }
 
 impl Pings {
-    pub(super) fn every(interval: Duration) -> Self {
+    pub(crate) fn every(interval: Duration) -> Self {
         Self { interval, sent: Instant::now(), timer: None }
     }
 
     /// Something was sent.
-    pub(super) fn sent(&mut self) {
+    pub(crate) fn sent(&mut self) {
         self.sent = Instant::now();
     }
 
     /// Whether a ping is due. Wakes the task then. Sending something meanwhile does not move the timer.
-    pub(super) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
         if self.interval.is_zero() {
             return false;
         }
@@ -79,16 +79,16 @@ impl Pings {
 }
 
 /// When a session ends because its caller's proof expires.
-pub(super) struct Expiry(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Expiry(Option<Pin<Box<Sleep>>>);
 
 impl Expiry {
-    pub(super) fn at(time: Option<SystemTime>) -> Self {
+    pub(crate) fn at(time: Option<SystemTime>) -> Self {
         let left = |time: SystemTime| time.duration_since(SystemTime::now()).unwrap_or_default();
         Self(time.map(|time| Box::pin(tokio::time::sleep(left(time)))))
     }
 
     /// Whether that time has come. Wakes the task then.
-    pub(super) fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
         self.0.as_mut().is_some_and(|timer| timer.as_mut().poll(cx) == Poll::Ready(()))
     }
 }

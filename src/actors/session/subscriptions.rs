@@ -195,7 +195,7 @@ impl<W: Wire> Session<W> {
         let Subscribe { tag, names, start } = request;
         let span = (start, feed.feed().head());
         self.shared.ahead.look(
-            (&names.key, feed.feed().store()),
+            (Some(&names.key), feed.feed().store()),
             span,
             (&self.shared.metrics, Clock::now()),
         );

@@ -134,7 +134,7 @@ impl TargetArgs {
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(super) struct EntryArgs {
     /// Entries in a batch [default: 1 for write, 10 for fan-out, 1000 for ingest and catch-up].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     batch: Option<usize>,
     /// Bytes in the payload of an entry; for fan-out at least 8, since the payload carries the time of sending.
     #[arg(long, default_value_t = 100)]
@@ -152,7 +152,7 @@ impl EntryArgs {
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub(super) struct TimeArgs {
     /// How long to measure, in seconds.
-    #[arg(long, default_value = "10", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_parser = some_seconds)]
     pub(super) duration: Duration,
     /// How long to write before the measurement begins, in seconds.
     #[arg(long, default_value = "2", value_parser = seconds)]
@@ -169,18 +169,18 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
     /// Connections that write [default: 16 for write, 4 for ingest].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     pub(super) connections: Option<usize>,
     /// Most unanswered batches on a connection [default: 64 for write, 4 for ingest].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     pub(super) in_flight: Option<usize>,
     #[command(flatten)]
     pub(super) entries: EntryArgs,
     /// Public keys, spread over the connections [default: as many as connections, or as stores if they are more].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     pub(super) keys: Option<usize>,
     /// Stores, spread over the keys. More than one needs an admin token.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = from_one)]
     pub(super) stores: usize,
     #[command(flatten)]
     pub(super) time: TimeArgs,
@@ -196,10 +196,10 @@ pub(super) struct LoadArgs {
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct EchoArgs {
     /// Connections that write [default: 16].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     connections: Option<usize>,
     /// Most unanswered batches on a connection [default: 64].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     in_flight: Option<usize>,
     #[command(flatten)]
     entries: EntryArgs,
@@ -234,10 +234,10 @@ pub(super) struct CatchUpArgs {
     #[command(flatten)]
     pub(super) entries: EntryArgs,
     /// Readers at the same time, each on its own connection.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = from_one)]
     pub(super) readers: usize,
     /// How many times to read everything.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = from_one)]
     pub(super) rounds: usize,
 }
 
@@ -250,16 +250,16 @@ pub(super) struct FanOutArgs {
     #[arg(long, requires = "url")]
     pub(super) subscribers_url: Option<ServerUrl>,
     /// Subscriptions of the one store.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = from_one)]
     pub(super) subscribers: usize,
     /// Connections for the subscriptions, each with its own keys [default: one for each].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     pub(super) connections: Option<usize>,
     /// Connections that write.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = from_one)]
     pub(super) writers: usize,
     /// Most unanswered batches on a writer's connection.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = from_one)]
     pub(super) in_flight: usize,
     #[command(flatten)]
     pub(super) entries: EntryArgs,
@@ -277,7 +277,7 @@ pub(super) struct FairArgs {
     pub(super) beside: Beside,
     /// How many others there are [default: 30 readers, 32 large writes in flight, 1000 subscribers, 1000 clients
     /// a second, 1900 strangers; `ingest` has 4 connections].
-    #[arg(long)]
+    #[arg(long, value_parser = from_one)]
     pub(super) neighbours: Option<usize>,
     /// What strangers send.
     #[arg(long, value_enum, default_value_t = Kind::Silent)]
@@ -338,17 +338,27 @@ pub(super) struct IdleArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
     /// Connections, each with one subscription.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = from_one)]
     pub(super) connections: usize,
     /// Public keys, spread over the connections.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = from_one)]
     pub(super) keys: usize,
     /// Stores, spread over the keys.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = from_one)]
     pub(super) stores: usize,
     /// How long to stay connected, in seconds. Every connection pings at the beginning and every 10 seconds.
-    #[arg(long, default_value = "5", value_parser = seconds)]
+    #[arg(long, default_value = "5", value_parser = some_seconds)]
     pub(super) duration: Duration,
+}
+
+fn from_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a number from 1 on".to_owned())
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("expected more than 0 seconds".to_owned()) } else { Ok(time) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
