@@ -1,6 +1,7 @@
 //! How a connection becomes a WebSocket, as bytes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,5 +69,24 @@ async fn a_refusal_is_whole_and_ends_the_connection() {
         assert!(text.contains(&length) && text.contains("connection: close\r\n"), "{text}");
         let body = if method == "HEAD" { "" } else { body };
         assert!(text.ends_with(&format!("\r\n\r\n{body}")), "{text}");
+    }
+}
+
+/// A socket that is closed while the client still sends is reset. Then its system drops what the client has not read: the
+/// last acks, and why the connection ends.
+#[tokio::test]
+async fn what_a_client_still_sends_does_not_cost_it_what_it_was_told() {
+    let server = TestServer::with_keys(&[]).await;
+    let mut stream = TcpStream::connect(server.addr).await.expect("a connection");
+    // A text, which the protocol does not have.
+    let sent = [&upgrade("GET", "/eventlog")[..], b"\x81\x81\0\0\0\0x"].concat();
+    stream.write_all(&sent).await.expect("sent");
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.expect("an end");
+    position(&received, b"\x03\xeba text message");
+    // After a reset the second one would fail.
+    for _ in 0..2 {
+        stream.write_all(PING).await.expect("nobody resets it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
