@@ -29,7 +29,7 @@ use super::replay::Processing;
 use super::routes::{self, ServedPath};
 use super::threads::Threads;
 use super::trims::Trims;
-use crate::actors::audit::{self, By};
+use crate::actors::audit::By;
 use crate::actors::registry::{AppendFromServer, Assign, Change, RegistryActor, Release, Remove};
 use crate::actors::session::shared::Shared;
 use crate::actors::stores::unavailable;
@@ -38,9 +38,7 @@ use crate::processing::compaction::Compaction;
 use crate::processing::{
     EventGroup, NotProcessed, Processor, Reactivity, ReplayStatus, WriteError, WriteOutcome, Writer,
 };
-use crate::services::identities::{
-    BindPolicy, IdentityError, MemoryIdentities, SigningKey, signing_key_to_hex,
-};
+use crate::services::identities::{BindPolicy, MemoryIdentities};
 use crate::services::origin_policy::OriginPolicy;
 use crate::services::proxies::AddressRange;
 use crate::services::records::MemoryRecords;
@@ -214,84 +212,6 @@ impl Server {
     /// next store, and write there what was meant for the old one. The key's live subscriptions end.
     pub async fn release(&self, public_key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
         self.change(By::Process, Release { public_key }).await
-    }
-
-    /// The signing key that is bound to a public key.
-    pub async fn signing_key(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
-        self.0.shared.identities.get(key).await
-    }
-
-    /// Binds `signing_key` to `key` if it has none yet, durably; an error if it has another one.
-    pub async fn bind(
-        &self,
-        key: &PublicKey,
-        signing_key: &SigningKey,
-    ) -> Result<(), IdentityError> {
-        self.bind_by(&By::Process, key, signing_key).await
-    }
-
-    /// Binds `signing_key` to `key`, durably, whatever was bound before; returns the previous one. Whoever has proved
-    /// another key is refused from now on.
-    pub async fn pin(
-        &self,
-        key: &PublicKey,
-        signing_key: &SigningKey,
-    ) -> Result<Option<SigningKey>, IdentityError> {
-        self.pin_by(&By::Process, key, Some(signing_key)).await
-    }
-
-    /// Removes the signing key of `key`, durably; returns it. The next one is bound as [`BindPolicy`] says.
-    pub async fn unpin(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
-        self.pin_by(&By::Process, key, None).await
-    }
-
-    pub(super) async fn bind_by(
-        &self,
-        by: &By,
-        key: &PublicKey,
-        signing_key: &SigningKey,
-    ) -> Result<(), IdentityError> {
-        let identities = &self.0.shared.identities;
-        let is_so = identities.get(key).await?.as_ref() == Some(signing_key);
-        identities.bind(key, signing_key).await?;
-        if !is_so {
-            let (hex, shown) = (signing_key_to_hex(signing_key), key.in_log());
-            audit::note(by, format_args!("action=pin key={shown} signing_key={hex} before=none"));
-        }
-        self.signing_key_changed(key);
-        Ok(())
-    }
-
-    /// Binds `signing_key` to `key`, or unbinds it.
-    pub(super) async fn pin_by(
-        &self,
-        by: &By,
-        key: &PublicKey,
-        signing_key: Option<&SigningKey>,
-    ) -> Result<Option<SigningKey>, IdentityError> {
-        let before = self.0.shared.identities.replace(key, signing_key).await?;
-        let hex = |key: Option<&SigningKey>| key.map_or("none".to_owned(), signing_key_to_hex);
-        let (before_hex, shown) = (hex(before.as_ref()), key.in_log());
-        match signing_key {
-            Some(_) => {
-                let hex = hex(signing_key);
-                let what =
-                    format_args!("action=pin key={shown} signing_key={hex} before={before_hex}");
-                audit::note(by, what);
-            }
-            None if before.is_some() => {
-                audit::note(by, format_args!("action=unpin key={shown} before={before_hex}"));
-            }
-            None => {}
-        }
-        self.signing_key_changed(key);
-        Ok(before)
-    }
-
-    /// Proofs for `key` no longer count.
-    fn signing_key_changed(&self, key: &PublicKey) {
-        self.0.shared.resolved.key_removed();
-        self.0.shared.connections.key_removed(key);
     }
 
     /// Writes typed events of `group` into any store; resolves once they are durable.

@@ -57,6 +57,7 @@ mod replay;
 mod routes;
 mod selection;
 mod sever;
+mod signing_keys;
 mod socket;
 mod sse;
 mod threads;

@@ -9,7 +9,7 @@ use eventlog_server::model::{Batch, Sequence};
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::server::{ClientError, Server};
 use eventlog_server::services::registry::MemoryRegistry;
-use eventlog_server::services::{Auth, AuthError, AuthReason, Caller, Claim};
+use eventlog_server::services::{Auth, AuthError, AuthReason, Caller, Claim, Revocation, Revoked};
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -62,6 +62,10 @@ impl Auth for Switch {
     }
 
     fn authorize_read<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
+        self.answer(claim)
+    }
+
+    fn authorize_identity<'a>(&'a self, claim: Claim<'a>) -> BoxFuture<'a, Result<(), AuthError>> {
         self.answer(claim)
     }
 
@@ -148,6 +152,27 @@ async fn what_was_asked_before_a_change_is_asked_again() {
         asked += 1;
     }
     assert_eq!(server.server.head(&store("team")).await.expect("a head"), Sequence::ZERO);
+}
+
+/// The binding would be for good.
+#[tokio::test]
+async fn whoever_is_revoked_while_a_proof_is_checked_binds_nothing() {
+    let switch = Switch::new(None);
+    let server = start(&switch).await;
+    let mut client = RpcSocket::connect(&server.rpc_url()).await;
+    switch.answers.send_replace(false);
+    let revoking = async {
+        while switch.asked.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let alice = Revocation::new(Revoked::PublicKey(key("alice")));
+        server.server.revoke(alice).await.expect("revoked");
+        switch.answers.send_replace(true);
+    };
+    let alice = identity("alice");
+    let (proved, ()) = tokio::join!(client.authenticate(&alice), revoking);
+    assert!(proved.expect_err("refused").message.starts_with("revoked: "));
+    assert_eq!(server.server.signing_key(&key("alice")).await.expect("known"), None);
 }
 
 /// A slow `Auth` holds up nothing, and is asked one thing at a time.

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod callback;
 mod caller;
 mod checks;
 mod compaction;
@@ -23,6 +24,7 @@ mod registry;
 mod revocations;
 mod rpc;
 mod shutdown;
+mod signing_keys;
 mod specification;
 mod stores;
 mod strangers;

@@ -110,6 +110,8 @@ pub(crate) async fn may_be(
         Ok::<_, Refusal>(shared.auth.signing_key_of(claim))
     };
     let named = ask(AUTHORIZATION, authorized).await?;
+    // Again, because the answer may have taken its time, and a binding is for good.
+    shared.revocations.check(claim)?;
     let hex = || signing_key_to_hex(signing_key).into();
     if named.is_some_and(|named| named != *signing_key) {
         return Err(Refusal::NotNamed { signing_key: hex() });

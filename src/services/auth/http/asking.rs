@@ -2,7 +2,7 @@
 //!
 //! Keeps: the same question is in progress only once, however many wait for it; a question without an answer in time is
 //! refused, and the time in the queue counts. A thread of its own asks, so that no session has to run for another one's
-//! answer.
+//! answer. Whoever is given an answer gets one that is valid at that moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,6 +35,9 @@ const REFUSED_BYTES_MAX: usize = 4 << 20;
 /// Most questions that wait for their turn.
 const WAITING_MAX: usize = 10_000;
 
+/// How often somebody asks who comes too late for each answer.
+const LATE_MAX: usize = 4;
+
 /// Asks from a thread of its own, which ends when this is dropped.
 pub(super) struct Asking {
     inner: Arc<Inner>,
@@ -63,6 +66,11 @@ struct State {
 
 /// `None` means that there is no answer.
 type Waiting = Shared<BoxFuture<'static, Option<Arc<Answer>>>>;
+
+enum Found {
+    Answer(Arc<Answer>),
+    Waiting(Waiting),
+}
 
 /// Removes a question from the list when there is nothing left to wait for, for whatever reason.
 struct UnderWay(Arc<Inner>, QuestionId);
@@ -115,31 +123,39 @@ impl Asking {
         self.inner.post.signing()
     }
 
-    /// The application's answer, new or remembered; `None` if there is none.
-    pub(super) async fn ask(&self, question: Question) -> Option<Arc<Answer>> {
-        let waiting = {
-            let mut state = self.inner.state.lock();
-            if let Some(answer) = state.get(&question.id) {
-                return Some(answer);
-            }
-            match state.under_way.get(&question.id) {
-                Some(waiting) => waiting.clone(),
-                None if state.under_way.len() >= WAITING_MAX => {
-                    self.inner.failed("too many questions wait for it");
-                    return None;
-                }
-                None => {
-                    let id = question.id;
-                    let under_way = UnderWay(self.inner.clone(), id);
-                    let asked = self.runtime.spawn(self.inner.clone().ask(question, under_way));
-                    // It is gone if it panicked, or this is dropped.
-                    let waiting = asked.map(|answer| answer.ok().flatten()).boxed().shared();
-                    state.under_way.insert(id, waiting.clone());
-                    waiting
-                }
-            }
-        };
-        waiting.await
+    /// The application's answer, new or remembered; `None` if there is none. It is valid when this returns, so it is
+    /// [`known`](Self::known) for a moment: whoever waited for it may be polled long after it came, and then it is asked
+    /// for again.
+    pub(super) async fn ask(&self, question: &Question) -> Option<Arc<Answer>> {
+        for _ in 0..LATE_MAX {
+            match self.find(question)? {
+                Found::Answer(answer) => return Some(answer),
+                Found::Waiting(waiting) => waiting.await?,
+            };
+        }
+        self.inner.failed("its answers end before they are used");
+        None
+    }
+
+    /// The answer, or what to wait for.
+    fn find(&self, question: &Question) -> Option<Found> {
+        let (id, mut state) = (question.id, self.inner.state.lock());
+        if let Some(answer) = state.get(&id) {
+            return Some(Found::Answer(answer));
+        }
+        if let Some(waiting) = state.under_way.get(&id) {
+            return Some(Found::Waiting(waiting.clone()));
+        }
+        if state.under_way.len() >= WAITING_MAX {
+            self.inner.failed("too many questions wait for it");
+            return None;
+        }
+        let under_way = UnderWay(self.inner.clone(), id);
+        let asked = self.runtime.spawn(self.inner.clone().ask(question.clone(), under_way));
+        // It is gone if it panicked, or this is dropped.
+        let waiting = asked.map(|answer| answer.ok().flatten()).boxed().shared();
+        state.under_way.insert(id, waiting.clone());
+        Some(Found::Waiting(waiting))
     }
 
     /// How often the application was asked, and how often without success.
@@ -233,6 +249,6 @@ impl Inner {
     }
 }
 
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use self::answer::Answer;
-use self::asking::Asking;
+use self::asking::{Asking, now};
 use self::question::{Action, Question};
 use crate::model::{Batch, StoreId};
 use crate::services::identities::SigningKey;
@@ -55,7 +55,7 @@ impl HttpAuth {
         let refuse = |reason, message: &str| {
             Err(AuthError { reason, key: claim.key.clone(), message: message.into() })
         };
-        let Some(answer) = self.asking.ask(self.question(claim, action)).await else {
+        let Some(answer) = self.asking.ask(&self.question(claim, action)).await else {
             return refuse(
                 AuthReason::Unavailable,
                 "the application did not answer; try again later",
@@ -114,7 +114,8 @@ impl Auth for HttpAuth {
 
     fn holds_until(&self, claim: Claim<'_>) -> Option<Instant> {
         let known = self.asking.known(&self.question(claim, Action::Read));
-        known.map(|(_, until)| until)
+        // Of an answer that is not known any more, this is the safe side.
+        Some(known.map_or_else(now, |(_, until)| until))
     }
 
     fn signing_key_of(&self, claim: Claim<'_>) -> Option<SigningKey> {

@@ -30,7 +30,8 @@ impl Action {
 /// under it holds no cookie.
 pub(super) type QuestionId = [u8; 32];
 
-/// The question to the application. Cheap to keep: its data belongs to the caller.
+/// The question to the application. Cheap to keep and to clone: its data belongs to the caller.
+#[derive(Clone)]
 pub(super) struct Question {
     pub(super) id: QuestionId,
     caller: Caller,
@@ -50,7 +51,7 @@ impl Question {
             hash.update(part);
         };
         add(key.as_str().as_bytes());
-        add(caller.path().as_bytes());
+        add(plain(caller.path()).as_bytes());
         add(caller.certificate().unwrap_or_default());
         for name in passed {
             values(&caller, name).for_each(&mut add);
@@ -67,7 +68,7 @@ impl Question {
             public_key: self.key.as_str(),
             proved: self.proved,
             action: self.action,
-            path: self.caller.path(),
+            path: plain(self.caller.path()),
             certificate_sha256: self.caller.certificate_sha256(),
             headers: Headers { caller: &self.caller, passed },
         };
@@ -82,7 +83,7 @@ struct Body<'a> {
     public_key: &'a str,
     proved: bool,
     action: Action,
-    path: &'a str,
+    path: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_sha256: Option<String>,
     headers: Headers<'a>,
@@ -104,6 +105,25 @@ impl Serialize for Headers<'_> {
         });
         serializer.collect_map(present)
     }
+}
+
+/// The path without what makes no difference to where it leads: `/rpc/` and `/%72pc` are `/rpc`.
+fn plain(path: &str) -> Cow<'_, str> {
+    let path = path.trim_end_matches('/');
+    let mut parts = path.split('%');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == path.len() {
+        return Cow::Borrowed(path);
+    }
+    let mut plain = first.as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|two| two.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) => plain.extend([&[byte], &part.as_bytes()[2..]].concat()),
+            None => plain.extend([b"%", part.as_bytes()].concat()),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
 /// The values of all headers of this name.
@@ -161,6 +181,22 @@ mod tests {
         for (at, other) in others.iter().enumerate() {
             assert_ne!(*other, id, "{at}");
             assert_eq!(others.iter().filter(|one| *one == other).count(), 1, "{at}");
+        }
+    }
+
+    /// Otherwise an application that denies something at one path could be asked about the same path in other letters.
+    #[test]
+    fn a_path_is_told_in_one_way_however_it_was_written() {
+        let body =
+            |target: &str| ask(&caller(target, &[]), "k", true, Action::Read).body(&passed());
+        for target in ["/rpc/", "/%72pc", "/%72%70%63/?a=b", "/rpc?x=/"] {
+            assert_eq!(body(target), body("/rpc"), "{target}");
+        }
+        for (target, path) in
+            [("/a%2", "/a%2"), ("/%zz", "/%zz"), ("/%+1", "/%+1"), ("/%C3%BC", "/ü")]
+        {
+            let told = String::from_utf8(body(target).to_vec()).expect("text");
+            assert!(told.contains(&format!("\"path\":\"{path}\"")), "{told}");
         }
     }
 

@@ -1,0 +1,106 @@
+//! Signing keys that an administrator replaces: whoever proved the earlier one is out, whatever happens meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use eventlog_server::model::PublicKey;
+use eventlog_server::protocol::rpc::ErrorCode;
+use eventlog_server::server::Server;
+use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::identities::{
+    Identities, IdentityError, MemoryIdentities, SigningKey,
+};
+use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::memory::MemoryStorage;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use crate::support::key;
+use crate::support::rpc::{DEFAULT, RpcSocket};
+use crate::support::server::TestServer;
+
+/// Replaces at once, and answers when it may.
+struct Slow {
+    inner: MemoryIdentities,
+    replaced: Semaphore,
+    answers: Semaphore,
+    fails: AtomicBool,
+}
+
+impl Identities for Slow {
+    fn bind<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: &'a SigningKey,
+    ) -> BoxFuture<'a, Result<(), IdentityError>> {
+        self.inner.bind(key, signing_key)
+    }
+
+    fn get<'a>(
+        &'a self,
+        key: &'a PublicKey,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        self.inner.get(key)
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a PublicKey,
+        signing_key: Option<&'a SigningKey>,
+    ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        Box::pin(async move {
+            let before = self.inner.replace(key, signing_key).await;
+            self.replaced.add_permits(1);
+            self.answers.acquire().await.expect("it lives").forget();
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(IdentityError::unavailable("the answer is lost"));
+            }
+            before
+        })
+    }
+
+    fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, IdentityError>> {
+        self.inner.count(most)
+    }
+}
+
+async fn start() -> (TestServer, Arc<Slow>) {
+    let slow = Arc::new(Slow {
+        inner: MemoryIdentities::default(),
+        replaced: Semaphore::new(0),
+        answers: Semaphore::new(0),
+        fails: AtomicBool::new(false),
+    });
+    let (storage, registry) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryRegistry::new()));
+    let builder = Server::builder(storage, registry, Arc::new(AllowAll));
+    let builder = builder.identities(slow.clone());
+    (TestServer::start(builder, &[("alice", "team")]).await, slow)
+}
+
+/// The administrator's connection ends, for example. What was on disk already had no effect.
+#[tokio::test]
+async fn a_signing_key_is_replaced_to_the_end_even_if_nobody_waits_for_it() {
+    let (server, slow) = start().await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let feed = client.subscribe("alice", DEFAULT, 0).await;
+    server.comes_to("eventlog_subscriptions_open", 1).await;
+    let alice = key("alice");
+    tokio::select! {
+        _ = server.server.pin(&alice, &[9; 32]) => panic!("it waits for its answer"),
+        replaced = slow.replaced.acquire() => replaced.expect("it lives").forget(),
+    }
+    slow.answers.add_permits(1);
+    assert_eq!(client.refused(&feed).await.code, ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_signing_key_that_may_have_been_replaced_counts_as_replaced() {
+    let (server, slow) = start().await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let feed = client.subscribe("alice", DEFAULT, 0).await;
+    server.comes_to("eventlog_subscriptions_open", 1).await;
+    slow.fails.store(true, Ordering::SeqCst);
+    slow.answers.add_permits(1);
+    server.server.unpin(&key("alice")).await.expect_err("the answer is lost");
+    assert_eq!(client.refused(&feed).await.code, ErrorCode::NotFound);
+}
