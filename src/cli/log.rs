@@ -61,6 +61,10 @@ fn put(filter: &str, format: LogFormat) {
     let said = ["EVENTLOG_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&said.unwrap_or_else(|| filter.to_owned())).format_timestamp_millis();
+    // At lower levels they write whole addresses, whose queries may be secret.
+    for client in ["ureq", "ureq_proto"] {
+        builder.filter_module(client, log::LevelFilter::Warn);
+    }
     if format == LogFormat::Json {
         builder.format(json);
     }

@@ -125,7 +125,7 @@ impl Server {
             grants.count(&grantee);
             if removed.is_some() {
                 server.access_changed();
-                audit::note(&by, format_args!("action=ungrant key={grantee:?}"));
+                audit::note(&by, format_args!("action=ungrant key={}", grantee.in_log()));
             }
             Ok(removed.map(|grant| Grant::clone(&grant)))
         })

@@ -165,9 +165,9 @@ impl std::fmt::Debug for InQuarantine {
 
 fn note(by: &By, action: &str, entry: &Quarantined, more: std::fmt::Arguments<'_>) {
     let Quarantined { number, public_key, store_id, entry_id, .. } = entry;
-    let bytes = entry.bytes();
+    let (bytes, key) = (entry.bytes(), public_key.in_log());
     let what = format_args!(
-        "action={action} number={number} entry={entry_id} key={public_key:?} store={store_id:?} bytes={bytes}{more}"
+        "action={action} number={number} entry={entry_id} key={key} store={store_id:?} bytes={bytes}{more}"
     );
     audit::note(by, what);
 }

@@ -26,7 +26,8 @@ impl Server {
         let (server, key) = (self.clone(), key.clone());
         to_its_end(async move {
             let before = server.inner().shared.quotas.usage.reset(&key).await?;
-            audit::note(&by, format_args!("action=reset_usage key={key:?} bytes={before}"));
+            let key = key.in_log();
+            audit::note(&by, format_args!("action=reset_usage key={key} bytes={before}"));
             Ok(before)
         })
         .await

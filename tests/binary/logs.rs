@@ -6,6 +6,7 @@ use tempfile::tempdir;
 use super::logged::{ADMIN, Logged};
 use super::process::{Serve, command, data};
 use crate::support::http;
+use crate::support::rpc::{RpcSocket, framed_entry};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -75,6 +76,42 @@ async fn hashed_keys_and_queries_are_in_no_line() {
         log.lines().filter(|line| line.contains("eventlog_server") || line.contains(" audit]"));
     let line = ours.into_iter().find(|line| line.contains("CANARY"));
     assert_eq!(line, None);
+}
+
+/// What administrators do with a key, and what a client is refused that names it.
+#[tokio::test]
+async fn hashed_keys_are_in_no_line_about_grants_moves_quotas_proofs_and_quarantine() {
+    let server = Logged::start(&format!(
+        "admin.token = {ADMIN:?}\n[auth]\nmode = \"grants\"\nbind = \"first-use\"\n[log]\nkeys = \"hashed\"\n\
+         [quota.per_key]\nbytes_stored = \"1MiB\"\n[limits]\nentry_bytes_max = 100_000"
+    ));
+    let run = |arguments: &[&str]| {
+        let (command, rest) = arguments.split_at(1);
+        server.serve().run(&[command, &["--token", ADMIN], rest].concat()).ok()
+    };
+    run(&["grants", "set", KEY, "--read", "--write"]);
+    run(&["keys", "assign", KEY, "team"]);
+    let url = server.url().replace("/eventlog", "/rpc");
+    let mut client = RpcSocket::authenticated(&url, &[KEY]).await;
+    let large = framed_entry("Large", "", &vec![1; 150_000]);
+    client.write(KEY, &[large, framed_entry("Small", "", b"")]).await.expect("the small one");
+    run(&["keys", "pin", KEY, &"0f".repeat(32)]);
+    client.write(KEY, &[framed_entry("Small", "", b"")]).await.expect_err("bound to another");
+    run(&["quarantine", "remove", "1"]);
+    run(&["keys", "usage", KEY, "--reset"]);
+    run(&["keys", "unpin", KEY]);
+    run(&["keys", "remove", KEY]);
+    run(&["grants", "remove", KEY]);
+    let log = server.log();
+    for said in
+        ["action=grant", "action=ungrant", "action=reset_usage", "in quarantine as", "is bound to"]
+    {
+        assert!(log.contains(said), "{said} in\n{log}");
+    }
+    let ours =
+        log.lines().filter(|line| line.contains("eventlog_server") || line.contains(" audit]"));
+    let lines: Vec<_> = ours.filter(|line| line.contains("CANARY")).collect();
+    assert_eq!(lines, <[&str; 0]>::default());
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ impl<W: Wire> Session<W> {
             }
         }
         for (id, refusal) in failed {
-            log::warn!("a subscription ends: {refusal}");
+            log::warn!("a subscription ends: {}", refusal.in_log());
             if let Some(sub) = self.core.unsubscribe(id) {
                 self.end_subscription(sub, &refusal);
             }

@@ -323,7 +323,7 @@ impl<W: Wire> Session<W> {
                 let how_else = self.shared.registry.how_else();
                 self.complain(&complaints::no_store(key, caller, how_else));
             }
-            refusal => log::log!(refusal.level(), "{what}: {refusal}"),
+            refusal => log::log!(refusal.level(), "{what}: {}", refusal.in_log()),
         }
     }
 

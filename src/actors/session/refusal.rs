@@ -109,6 +109,22 @@ impl Refusal {
         }
     }
 
+    /// The message for the log, which may have to hide public keys.
+    pub(crate) fn in_log(&self) -> String {
+        match self {
+            Self::Identity(IdentityError::BoundToAnother { key }) => {
+                format!("public key {} is bound to another signing key", key.in_log())
+            }
+            Self::Registry(RegistryError::NotMapped { key }) => {
+                format!("public key {} is not mapped to a store", key.in_log())
+            }
+            Self::Registry(
+                RegistryError::AlreadyAssigned { key, store } | RegistryError::Moved { key, store },
+            ) => format!("public key {} already has store {store:?}", key.in_log()),
+            other => other.to_string(),
+        }
+    }
+
     /// The message for the client: nothing about the internals of the application or the server, which only the log
     /// gets.
     pub(crate) fn told(&self) -> String {

@@ -93,9 +93,9 @@ pub(super) async fn put_aside(
 
 fn put_aside_line(entry: &Quarantined) -> Complaint {
     let Quarantined { number, public_key, store_id, entry_id, .. } = entry;
-    let bytes = entry.bytes();
+    let (bytes, key) = (entry.bytes(), public_key.in_log());
     let line = format!(
-        "entry {entry_id} of the public key {public_key:?} for store {store_id:?} has {bytes} bytes, more \
+        "entry {entry_id} of the public key {key} for store {store_id:?} has {bytes} bytes, more \
          than entry_bytes_max: it is in quarantine as {number}, and nobody else gets it; see \
          `eventlog-server quarantine show {number}`"
     );

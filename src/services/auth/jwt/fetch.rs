@@ -120,7 +120,7 @@ impl Fetched {
 }
 
 /// Keys sent in the clear can be replaced on the way, and then anybody can be anybody.
-fn check(url: &str) -> Result<Uri, InvalidUrl> {
+pub(super) fn check(url: &str) -> Result<Uri, InvalidUrl> {
     let invalid = || InvalidUrl { url: url.to_owned() };
     let uri: Uri = url.parse().map_err(|_| invalid())?;
     let here = ["127.0.0.1", "[::1]", "localhost"];
@@ -129,6 +129,13 @@ fn check(url: &str) -> Result<Uri, InvalidUrl> {
         (Some("http"), Some(host)) if here.contains(&host) => Ok(uri),
         _ => Err(invalid()),
     }
+}
+
+/// The address for the log, without the parts that may be secret.
+fn shown(uri: &Uri) -> String {
+    let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+    let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{scheme}://{host}{port}{}", uri.path())
 }
 
 /// A set from a different place than the one asked counts as none, so redirects are not followed.
@@ -156,9 +163,10 @@ impl Source {
         loop {
             let fetched = self.fetch();
             let after = if fetched.is_ok() { REFRESH } else { RETRY };
+            let from = shown(&self.uri);
             match &fetched {
-                Ok(keys) => log::debug!("fetched {} keys from {}", keys.len(), self.uri),
-                Err(error) => log::warn!("no keys from {}: {error}; the known keys stay", self.uri),
+                Ok(keys) => log::debug!("fetched {} keys from {from}", keys.len()),
+                Err(error) => log::warn!("no keys from {from}: {error}; the known keys stay"),
             }
             told.send_modify(|state| {
                 state.tries += 1;
