@@ -29,7 +29,7 @@ Examples:
   eventlog-server revoke --lift key:alice"
 )]
 pub(super) struct RevokeArgs {
-    /// A public key
+    /// A public key; no pattern
     #[arg(long)]
     key: Option<String>,
     /// A user, with all their keys and tokens: the claim `sub` of their tokens
@@ -102,6 +102,9 @@ pub(super) fn revoke(args: RevokeArgs) -> Result<(), AdminCommandError> {
         let mut body = json!({ "until": until, "reason": args.reason });
         let whom = [("publicKey", args.key), ("subject", args.subject), ("tokenId", args.token_id)];
         for (name, whom) in whom.into_iter().filter_map(|(name, whom)| Some((name, whom?))) {
+            if whom.contains('*') {
+                eprintln!("note: revocations have no patterns: the * stands for itself");
+            }
             body[name] = whom.into();
         }
         admin.request("POST", "/admin/revocations", Some(&body))?

@@ -7,7 +7,7 @@ use eventlog_server::services::identities::BindPolicy;
 use super::AuthChoice;
 use super::fault::ConfigError;
 use super::lists::{Many, Parsed};
-use super::settings::{AuthMode, AuthSettings, BindMode, GrantEntry, JwtSettings};
+use super::settings::{AuthMode, AuthSettings, BindMode, ClaimSettings, GrantEntry, JwtSettings};
 use super::units::Flag;
 
 pub(super) fn auth(
@@ -73,6 +73,14 @@ impl JwtSettings {
     pub(super) fn takes_cookies(&self) -> bool {
         let tokens = self.tokens.as_ref().map_or(&[][..], |tokens| &tokens.0);
         tokens.iter().any(|Parsed(source)| matches!(source, TokenSource::Cookie(_)))
+    }
+}
+
+impl ClaimSettings {
+    /// The names that are set.
+    pub(super) fn names(&self) -> [Option<&String>; 9] {
+        let Self { public_keys, store_id, signing_key, read, write, events, sub, exp, jti } = self;
+        [public_keys, store_id, signing_key, read, write, events, sub, exp, jti].map(Option::as_ref)
     }
 }
 

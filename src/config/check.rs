@@ -7,6 +7,7 @@ use eventlog_server::services::origin_policy::OriginPolicy;
 
 use eventlog_server::webhooks::WebhookOptions;
 
+use super::lists::Many;
 use super::{AuthChoice, CompactionRule, Config, ConfigError};
 
 /// A batch counts its bytes in 32 bits.
@@ -22,6 +23,7 @@ pub(super) fn check(config: &Config, faults: &mut Vec<ConfigError>) {
         at_least("cache_bytes", cache_bytes, 1 << 20, "at least 1MiB is needed"),
         check_cookies(config),
         check_pinned(config),
+        check_jwt(config),
         at_least("paths", config.paths.len(), 1, "nobody could connect"),
     ];
     let compaction = config.compaction.iter().map(check_compaction);
@@ -88,23 +90,50 @@ fn check_compaction(rule: &CompactionRule) -> Result<(), ConfigError> {
 
 /// With both, any web page could act for a user whose browser has the cookie.
 fn check_cookies(config: &Config) -> Result<(), ConfigError> {
-    match &config.auth {
-        AuthChoice::Jwt(jwt) if jwt.takes_cookies() && config.origins == OriginPolicy::Any => {
-            let reason = "tokens are taken from a cookie ([auth.jwt] tokens), which browsers send for every page; name your origins";
+    match config.auth.takes_cookies() {
+        Some(reason) if config.origins == OriginPolicy::Any => {
             Err(impossible("origins", "[\"*\"]", reason))
         }
-        AuthChoice::Http(http)
-            if config.origins == OriginPolicy::Any
-                && http.headers.iter().any(|name| name.eq_ignore_ascii_case("cookie")) =>
-        {
-            let reason = "cookies are passed on ([auth.http] headers), which browsers send for every page; name your origins";
-            Err(impossible("origins", "[\"*\"]", reason))
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What is empty by mistake, such as a variable that was not set, must not let more people in, or hide who they are.
+fn check_jwt(config: &Config) -> Result<(), ConfigError> {
+    let AuthChoice::Jwt(jwt) = &config.auth else { return Ok(()) };
+    let is_empty = |texts: &Option<Many<String>>| {
+        texts.as_ref().is_some_and(|Many(texts)| texts.iter().all(String::is_empty))
+    };
+    let lists = [
+        ("[auth.jwt] issuer", is_empty(&jwt.issuer)),
+        ("[auth.jwt] audience", is_empty(&jwt.audience)),
+        ("[auth.jwt] algorithms", jwt.algorithms.as_ref().is_some_and(|all| all.0.is_empty())),
+    ];
+    if let Some((key, _)) = lists.into_iter().find(|(_, is_empty)| *is_empty) {
+        return Err(impossible(key, "empty", "to accept any, leave it out"));
+    }
+    if jwt.claims.names().into_iter().flatten().any(String::is_empty) {
+        return Err(impossible("[auth.jwt.claims]", "an empty name", "no claim has one"));
+    }
+    Ok(())
+}
+
+impl AuthChoice {
+    /// Why a cookie can be somebody's proof, if it can.
+    pub(crate) fn takes_cookies(&self) -> Option<&'static str> {
+        match self {
+            Self::Jwt(jwt) if jwt.takes_cookies() => Some(
+                "tokens are taken from a cookie ([auth.jwt] tokens), which browsers send for every page; name your origins",
+            ),
+            Self::Http(http)
+                if http.headers.iter().any(|name| name.eq_ignore_ascii_case("cookie")) =>
+            {
+                Some(
+                    "cookies are passed on ([auth.http] headers), which browsers send for every page; name your origins",
+                )
+            }
+            Self::Http(_) | Self::Jwt(_) | Self::Dev | Self::AllowAll | Self::Grants(_) => None,
         }
-        AuthChoice::Http(_)
-        | AuthChoice::Jwt(_)
-        | AuthChoice::Dev
-        | AuthChoice::AllowAll
-        | AuthChoice::Grants(_) => Ok(()),
     }
 }
 

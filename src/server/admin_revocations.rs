@@ -1,7 +1,7 @@
 //! The part of the admin API that shuts people out and lets them in again.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
@@ -13,6 +13,9 @@ use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;
 use crate::services::revocations::{Revocation, Revoked};
+
+/// 9999-12-30T00:00:00Z, in seconds since 1970. Whoever writes milliseconds comes out far behind it.
+const UNTIL_MAX: u64 = 253_402_128_000;
 
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
@@ -48,10 +51,21 @@ impl NewRevocation {
             (None, None, Some(token_id)) => Revoked::TokenId(token_id),
             _ => return Err(invalid("one of publicKey, subject and tokenId is needed")),
         };
-        let time = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        let time = |seconds| time(seconds).ok_or_else(|| invalid("`until` is too far ahead"));
-        Ok(Revocation { revoked, until: until.map(time).transpose()?, reason })
+        Ok(Revocation { revoked, until: until.map(end).transpose()?, reason })
     }
+}
+
+/// The end of a revocation. One in the past would shut nobody out.
+#[expect(clippy::disallowed_methods, reason = "it says until when")]
+fn end(seconds: u64) -> Result<SystemTime, Failure> {
+    if seconds > UNTIL_MAX {
+        return Err(invalid("`until` is after the year 9999; it is in seconds since 1970"));
+    }
+    let end = UNIX_EPOCH + Duration::from_secs(seconds);
+    if end <= SystemTime::now() {
+        return Err(invalid("`until` is in the past: nobody would be revoked"));
+    }
+    Ok(end)
 }
 
 fn invalid(what: &str) -> Failure {

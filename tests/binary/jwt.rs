@@ -1,8 +1,5 @@
 //! `[auth] mode = "jwt"`: tokens, good and bad, against the binary.
 
-use std::path::Path;
-use std::time::Duration;
-
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc::{self, Identity};
 use eventlog_server::services::identities::signing_key_to_hex;
@@ -11,16 +8,14 @@ use tempfile::tempdir;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::logged::{ADMIN, Logged};
-use super::process::{data, run};
-use crate::support::jwt::{
-    Answer, KeyServer, RSA_PUBLIC, SECRET, claims, in_seconds, jwks, signed, token, token_by, with,
-};
+use super::process::data;
+use crate::support::jwt::{RSA_PUBLIC, SECRET, claims, in_seconds, signed, token, token_by, with};
 use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry, identity, identity_with};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
 /// A server with this in `[auth.jwt]`.
-struct Jwt(Logged);
+pub(super) struct Jwt(Logged);
 
 impl std::ops::Deref for Jwt {
     type Target = Logged;
@@ -31,17 +26,17 @@ impl std::ops::Deref for Jwt {
 }
 
 impl Jwt {
-    fn start(settings: &str) -> Self {
+    pub(super) fn start(settings: &str) -> Self {
         Self::with("", settings)
     }
 
-    fn with(rest: &str, settings: &str) -> Self {
+    pub(super) fn with(rest: &str, settings: &str) -> Self {
         Self(Logged::start(&format!(
             "{rest}\nadmin.token = \"{ADMIN}\"\nauth.mode = \"jwt\"\n[auth.jwt]\nleeway = \"0s\"\n{settings}"
         )))
     }
 
-    fn with_token(&self, token: &str) -> String {
+    pub(super) fn with_token(&self, token: &str) -> String {
         format!("{}?access_token={token}", self.url())
     }
 
@@ -49,12 +44,12 @@ impl Jwt {
         format!("ws://{}/rpc?access_token={token}", self.serve().address())
     }
 
-    async fn connect(&self, token: &str) -> Socket {
+    pub(super) async fn connect(&self, token: &str) -> Socket {
         Socket::connect(&self.with_token(token)).await
     }
 
     /// The answer to somebody with this token who is not let in.
-    async fn refusal(&self, token: &str) -> String {
+    pub(super) async fn refusal(&self, token: &str) -> String {
         let (status, said) = Socket::refused(&self.with_token(token), &[]).await;
         assert_eq!(status, 401, "{said}");
         assert!(!said.contains(token), "{said}");
@@ -67,12 +62,16 @@ fn with_secret() -> Jwt {
 }
 
 /// The claims of somebody who is alice, in the store `team`.
-fn alice() -> Value {
+pub(super) fn alice() -> Value {
     with(claims(&["alice"]), "store_id", json!("team"))
 }
 
 /// Writes one entry, and returns its sequence or why not.
-async fn write(client: &mut Socket, name: &str, event: &str) -> Result<u64, (ErrorCode, String)> {
+pub(super) async fn write(
+    client: &mut Socket,
+    name: &str,
+    event: &str,
+) -> Result<u64, (ErrorCode, String)> {
     client.write(&key(name), 1, &batch(&[entry(event, "", b"")])).await;
     match client.next_answer().await {
         Ok((_, sequences)) => Ok(sequences[0]),
@@ -388,125 +387,4 @@ async fn a_token_names_the_signing_key_that_may_be_bound() {
     let nonsense = token(&with(unsaid, "signing_key", json!("0f")));
     let (status, said) = Socket::refused(&server.rpc(&nonsense), &[]).await;
     assert_eq!((status, said.contains("\"signing_key\"")), (401, true), "{said}");
-}
-
-#[tokio::test]
-async fn keys_are_changed_without_cutting_anybody_off() {
-    let login = KeyServer::start(jwks(&["rsa"])).await;
-    let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
-    let mut live = server.connect(&signed("RS256", Some("rsa"), &alice())).await;
-    assert_eq!(write(&mut live, "alice", "E").await, Ok(1));
-    // It signs with another key now, and has withdrawn the first one.
-    login.answers(Answer::Body(200, jwks(&["p256"])));
-    let mut next = server.connect(&signed("ES256", Some("p256"), &alice())).await;
-    assert_eq!(write(&mut next, "alice", "E").await, Ok(2));
-    assert_eq!(write(&mut live, "alice", "E").await, Ok(3));
-    let said = server.refusal(&signed("RS256", Some("rsa"), &alice())).await;
-    assert!(said.contains("no key"), "{said}");
-    assert_eq!(login.asked(), 2);
-}
-
-#[tokio::test]
-async fn keys_that_are_not_known_are_fetched_once_for_all_callers() {
-    let login = KeyServer::start(jwks(&["rsa"])).await;
-    let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
-    server.connect(&signed("RS256", Some("rsa"), &alice())).await;
-    let tokens: Vec<String> = (0..20)
-        .map(|number| signed("EdDSA", Some(&format!("made up {number}")), &alice()))
-        .collect();
-    let refused = tokens.iter().map(|token| server.refusal(token));
-    futures_util::future::join_all(refused).await;
-    assert_eq!(login.asked(), 2, "at the start, and for the first of them");
-    // A forged token that names a known key is no reason to fetch keys.
-    server.refusal(&format!("{}A", signed("RS256", Some("rsa"), &alice()))).await;
-    assert_eq!(login.asked(), 2);
-}
-
-#[tokio::test]
-async fn the_last_keys_count_while_there_are_no_others() {
-    for answer in [
-        Answer::Body(500, String::new()),
-        Answer::Body(200, "<html>".to_owned()),
-        Answer::Body(200, format!("{}{}", jwks(&["ed25519"]), " ".repeat(300 * 1_024))),
-        Answer::Body(302, jwks(&["ed25519"])),
-        Answer::Body(200, jwks(&[])),
-        Answer::Hang,
-    ] {
-        let login = KeyServer::start(jwks(&["rsa"])).await;
-        let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
-        server.connect(&signed("RS256", Some("rsa"), &alice())).await;
-        login.answers(answer);
-        server.refusal(&signed("EdDSA", Some("ed25519"), &alice())).await;
-        assert!(login.asked() >= 2);
-        server.connect(&signed("RS256", Some("rsa"), &alice())).await;
-        assert!(server.log().contains("the known keys stay"));
-    }
-}
-
-#[tokio::test]
-async fn a_login_server_that_is_not_there_yet_is_asked_again() {
-    let login = KeyServer::start(String::new()).await;
-    login.answers(Answer::Body(503, String::new()));
-    let server = Jwt::start(&format!("jwks_url = {:?}", login.url));
-    let token = signed("RS256", Some("rsa"), &alice());
-    server.refusal(&token).await;
-    login.answers(Answer::Body(200, jwks(&["rsa"])));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while Socket::try_connect(&server.with_token(&token)).await.is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "it never asks again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-#[tokio::test]
-async fn behind_a_trusted_proxy_the_log_says_where_a_client_is() {
-    let server =
-        Jwt::with("trusted_proxies = [\"127.0.0.0/8\"]", &format!("secret = \"{SECRET}\""));
-    let forwarded = [("X-Forwarded-For", "203.0.113.9, 198.51.100.7")];
-    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
-    assert!(server.log().contains("198.51.100.7 is not let in"), "{}", server.log());
-    // A proxy that writes one of the headers passes on what a client wrote in the other.
-    let forwarded = [("Forwarded", "for=198.51.100.8"), ("X-Forwarded-For", "198.51.100.9")];
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
-    assert!(server.log().contains("198.51.100.9 is not let in"), "{}", server.log());
-    assert!(!server.log().contains("198.51.100.8"));
-}
-
-#[test]
-fn keys_that_cannot_work_are_a_wrong_configuration() {
-    let directory = tempdir().expect("a directory");
-    let config = directory.path().join("eventlog.toml");
-    let files = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        data(&path).to_owned()
-    };
-    let no_key = files("no-key.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n");
-    let no_set = files("no-set.json", "{}");
-    let rsa = files("rsa.pem", RSA_PUBLIC);
-    for (settings, word) in [
-        (String::new(), "no key"),
-        ("secret = \"short\"".to_owned(), "32 bytes"),
-        (format!("secret = [\"{SECRET}\", \"short\"]"), "32 bytes"),
-        (format!("secret = \"{SECRET}\"\nalgorithms = [\"HS256\", \"ES256\"]"), "ES256"),
-        (format!("secret = \"{SECRET}\"\nalgorithms = \"none\""), "none"),
-        (
-            format!("secret = \"{SECRET}\"\npublic_key_file = {rsa:?}\nalgorithms = \"RS256\""),
-            "HS256",
-        ),
-        (format!("public_key_file = {no_key:?}"), "BEGIN PUBLIC KEY"),
-        ("public_key_file = \"/no/such/file\"".to_owned(), "/no/such/file"),
-        (format!("jwks_file = {no_set:?}"), "JSON Web Key Set"),
-        ("jwks_url = \"http://login.example/keys\"".to_owned(), "https"),
-        (format!("secret = \"{SECRET}\"\ntokens = []"), "token"),
-    ] {
-        let file = format!("[auth]\nmode = \"jwt\"\n[auth.jwt]\n{settings}");
-        std::fs::write(&config, file).expect("written");
-        let store = directory.path().join("data");
-        let arguments = ["serve", "--config", data(&config), "--data-dir", data(&store)];
-        let complaint = run(&arguments).failed(1);
-        assert!(complaint.contains(word) && !complaint.contains(SECRET), "{settings}: {complaint}");
-        assert!(!Path::exists(&store), "nothing is left behind");
-    }
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
+use super::jwt::Jwt;
 use super::process::{Serve, command, data, logged};
 use crate::support::http::get_with;
+use crate::support::jwt::SECRET;
 use crate::support::server::comes_to;
 use crate::support::socket::Socket;
 
@@ -324,4 +326,24 @@ async fn clients_behind_caddy() {
     command.env("XDG_CONFIG_HOME", directory.path()).stderr(Stdio::null());
     let proxy = Proxy::start(command, port).await;
     serves_clients(&proxy, &server, &log).await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_log_says_where_a_client_is() {
+    let server =
+        Jwt::with("trusted_proxies = [\"127.0.0.0/8\"]", &format!("secret = \"{SECRET}\""));
+    let forwarded = [("X-Forwarded-For", "203.0.113.9, 198.51.100.7")];
+    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
+    assert!(server.log().contains("198.51.100.7 is not let in"), "{}", server.log());
+    // A proxy that writes one of the headers passes on what a client wrote in the other.
+    let forwarded = [("Forwarded", "for=198.51.100.8"), ("X-Forwarded-For", "198.51.100.9")];
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
+    assert!(server.log().contains("198.51.100.9 is not let in"), "{}", server.log());
+    assert!(!server.log().contains("198.51.100.8"));
+    // Anybody can write the header to a server that trusts no proxy.
+    let server = Jwt::start(&format!("secret = \"{SECRET}\""));
+    assert_eq!(Socket::refused_status(server.url(), &forwarded).await, 401);
+    assert!(server.log().contains("127.0.0.1 is not let in"), "{}", server.log());
+    assert!(!server.log().contains("198.51.100.9"));
 }

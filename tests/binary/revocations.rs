@@ -81,7 +81,23 @@ fn what_cannot_be_revoked_is_said() {
     assert!(run(&["--key", "a", "--subject", "b"]).failed(2).contains("cannot be used with"));
     assert!(run(&["--lift", "key:a", "--for", "1h"]).failed(2).contains("cannot be used with"));
     assert!(run(&["--key", "a", "--until", "soon"]).failed(2).contains("soon"));
+    // Both would be printed as if somebody were shut out, and nobody would be, or for ever.
+    assert!(run(&["--key", "a", "--until", "2020-01-01T00:00:00Z"]).failed(1).contains("past"));
+    assert!(run(&["--key", "a", "--until", "1900000000000"]).failed(1).contains("in seconds"));
     assert!(run(&["--lift", "key:a"]).failed(1).contains("no revocation \"key:a\""));
     assert!(run(&["--subject", ""]).failed(1).contains("empty"));
     assert!(run(&["--subject", &"s".repeat(1_025)]).failed(1).contains("1,024 bytes"));
+}
+
+/// It looks like the pattern of a grant.
+#[test]
+fn a_star_in_a_revoked_key_is_said_to_stand_for_nothing() {
+    let server = start();
+    let revoked = server.serve().run(&["revoke", "--token", ADMIN, "--key", "phone-*"]);
+    assert!(revoked.err.contains("no patterns"), "{}", revoked.err);
+    assert_eq!(revoked.ok(), "key:phone-*  until it is lifted\n");
+    let revoked = server.serve().run(&["revoke", "--token", ADMIN, "--subject", "a*"]);
+    assert!(revoked.err.contains("no patterns"), "{}", revoked.err);
+    let revoked = server.serve().run(&["revoke", "--token", ADMIN, "--key", "phone"]);
+    assert_eq!(revoked.err, "");
 }

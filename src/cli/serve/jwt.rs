@@ -51,9 +51,10 @@ pub(super) fn auth(settings: &JwtSettings) -> Result<JwtAuth, JwtFault> {
     Ok(JwtAuth::new(options(settings)?)?)
 }
 
-/// Whether the given keys can be used.
+/// Whether they can work. Fetches nothing.
 pub(super) fn check(settings: &JwtSettings) -> Result<(), JwtFault> {
-    keys(settings).map(drop)
+    options(settings)?.check()?;
+    Ok(())
 }
 
 fn options(settings: &JwtSettings) -> Result<JwtOptions, JwtFault> {

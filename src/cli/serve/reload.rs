@@ -10,6 +10,7 @@ use eventlog_server::model::Secret;
 use eventlog_server::server::{ReloadError, Reloaded, Server, Tls};
 use eventlog_server::services::auth::Grants;
 use eventlog_server::services::auth::jwt::JwtAuth;
+use eventlog_server::services::origin_policy::OriginPolicy;
 use eventlog_server::webhooks::{Signing, WebhookOptions};
 use parking_lot::Mutex;
 use toml::{Table, Value};
@@ -65,6 +66,8 @@ pub(super) struct Reload {
     webhooks: Vec<WebhookOptions>,
     signings: Signings,
     has_admin_api: bool,
+    /// Whether cookies prove who somebody is, until a restart.
+    takes_cookies: bool,
     counts: Mutex<Counts>,
 }
 
@@ -86,8 +89,8 @@ impl Reload {
         let counts = Counts { said: config.said.0.clone(), files: contents(config) };
         let webhooks = config.webhooks.clone();
         let (signings, has_admin_api) = (Signings::new(), !config.admin.tokens.is_empty());
-        let counts = Mutex::new(counts);
-        Self { args, decides, tls, webhooks, signings, has_admin_api, counts }
+        let (takes_cookies, counts) = (config.auth.takes_cookies().is_some(), Mutex::new(counts));
+        Self { args, decides, tls, webhooks, signings, has_admin_api, takes_cookies, counts }
     }
 
     /// The webhooks that run.
@@ -110,6 +113,7 @@ impl Reload {
         }
         let config = self.args.load().map_err(wrong)?;
         // What can still be refused comes first: the files of keys and certificates may have changed.
+        super::check(&config).map_err(wrong)?;
         let certificates = self.tls.as_ref().map(Tls::read_again).transpose().map_err(wrong)?;
         self.replace_keys(&config)?;
         if let Some(certificates) = certificates {
@@ -216,9 +220,13 @@ fn apply_log(_: &Reload, config: &Config, _: &Server) -> bool {
     true
 }
 
-fn apply_origins(_: &Reload, config: &Config, server: &Server) -> bool {
-    server.set_origins(config.origins.clone());
-    true
+/// Not all pages while this server takes cookies, even if the file says that it does not: that takes a restart.
+fn apply_origins(reload: &Reload, config: &Config, server: &Server) -> bool {
+    let applies = !(reload.takes_cookies && config.origins == OriginPolicy::Any);
+    if applies {
+        server.set_origins(config.origins.clone());
+    }
+    applies
 }
 
 fn apply_quotas(_: &Reload, config: &Config, server: &Server) -> bool {

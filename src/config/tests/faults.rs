@@ -138,3 +138,27 @@ fn a_file_with_secrets_that_everyone_can_read_is_warned_of() {
         }
     }
 }
+
+/// An empty variable of a container, for example. An empty list of issuers would accept every issuer.
+#[test]
+fn what_is_left_empty_lets_nobody_in_who_would_not_be_without_it() {
+    let base = "[auth]\nmode = \"jwt\"\n[auth.jwt]\n";
+    for (setting, variables, says) in [
+        ("issuer = []", vec![], "[auth.jwt] issuer"),
+        ("issuer = \"\"", vec![], "[auth.jwt] issuer"),
+        ("audience = [\"\"]", vec![], "[auth.jwt] audience"),
+        ("algorithms = []", vec![], "[auth.jwt] algorithms"),
+        ("", vec![("EVENTLOG_AUTH_JWT_ISSUER", "")], "[auth.jwt] issuer"),
+        ("", vec![("EVENTLOG_AUTH_JWT_AUDIENCE", "")], "[auth.jwt] audience"),
+        ("", vec![("EVENTLOG_AUTH_JWT_ALGORITHMS", "")], "[auth.jwt] algorithms"),
+        ("claims.sub = \"\"", vec![], "[auth.jwt.claims]"),
+        ("", vec![("EVENTLOG_AUTH_JWT_CLAIMS_JTI", "")], "[auth.jwt.claims]"),
+    ] {
+        let file = format!("{base}{setting}");
+        let said = examine(&[("eventlog.toml", &*file, 0o600)], &variables).2;
+        let said = said.expect_err(setting);
+        assert!(said.contains(says), "{setting} {variables:?}: {said}");
+    }
+    let file = format!("{base}issuer = \"a\"\nclaims.sub = \"user\"");
+    examine(&[("eventlog.toml", &*file, 0o600)], &[]).2.expect("it works");
+}

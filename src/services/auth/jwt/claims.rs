@@ -133,6 +133,9 @@ impl Expected {
             None if self.audiences.is_empty() => Ok(()),
             Some(named) if named.iter().any(|name| is_ours(name)) => Ok(()),
             // RFC 7519: a recipient who is not named in the claim has to refuse the token.
+            Some(_) if self.audiences.is_empty() => Err(invalid(
+                "the token has a claim \"aud\", and no audience is configured here ([auth.jwt] audience)",
+            )),
             Some(_) => Err(invalid("the claim \"aud\" of the token does not name this server")),
             None => Err(invalid("the token has no claim \"aud\"")),
         }

@@ -75,6 +75,17 @@ impl Default for JwtOptions {
     }
 }
 
+impl JwtOptions {
+    /// Checks that they can work, and returns the accepted algorithms. Fetches nothing.
+    pub fn check(&self) -> Result<Vec<Algorithm>, JwtError> {
+        if self.tokens.is_empty() {
+            return Err(JwtError::NoSource);
+        }
+        self.jwks_url.as_deref().map(fetch::check).transpose()?;
+        algorithms_of(&self.algorithms, &self.keys, self.jwks_url.is_some())
+    }
+}
+
 /// Why the options cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -118,11 +129,7 @@ struct Given {
 impl JwtAuth {
     /// Checks that the options can work, and starts to fetch keys if they have an address.
     pub fn new(options: JwtOptions) -> Result<Self, JwtError> {
-        let algorithms =
-            algorithms_of(&options.algorithms, &options.keys, options.jwks_url.is_some())?;
-        if options.tokens.is_empty() {
-            return Err(JwtError::NoSource);
-        }
+        let algorithms = options.check()?;
         let trusted = &options.trusted_certificates;
         let fetched = options.jwks_url.as_deref().map(|url| Fetched::start(url, trusted));
         let fetched = fetched.transpose()?;

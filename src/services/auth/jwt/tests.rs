@@ -156,8 +156,11 @@ fn what_is_no_token_is_refused_in_words() {
         assert!(refusal(&auth, text).contains("HEADER.PAYLOAD.SIGNATURE"), "{text}");
     }
     assert!(refusal(&auth, "").starts_with("no-token: "));
-    let critical = json!({ "alg": "HS256", "crit": ["b64"], "b64": false });
-    assert!(refusal(&auth, &sign(&critical, "{}", SECRET.as_bytes())).contains("critical"));
+    for critical in [json!(["b64"]), json!([]), json!(null)] {
+        let header = json!({ "alg": "HS256", "crit": critical, "b64": false });
+        let said = refusal(&auth, &sign(&header, "{}", SECRET.as_bytes()));
+        assert!(said.contains("critical"), "{critical}: {said}");
+    }
     for payload in ["", "[]", "7", "{"] {
         let token = sign(&json!({ "alg": "HS256" }), payload, SECRET.as_bytes());
         assert!(refusal(&auth, &token).contains("JSON object"), "{payload}");
@@ -227,7 +230,8 @@ fn a_token_is_for_here_and_from_whom_it_should_be() {
     }
     let open = auth(with_secret());
     assert!(check(&open, &token(&json!({ "iss": "anybody" }))).is_ok());
-    assert!(refusal(&open, &token(&json!({ "aud": "elsewhere" }))).contains("aud"));
+    let said = refusal(&open, &token(&json!({ "aud": "elsewhere" })));
+    assert!(said.contains("\"aud\"") && said.contains("no audience is configured"), "{said}");
 }
 
 #[test]
@@ -250,6 +254,15 @@ fn claims_say_what_is_allowed() {
     assert_eq!(rights.events, Some(vec!["Todo*".into()]));
     let each = rights_of(&json!({ "store_id": { "alice": "den", "bob": "team" } }));
     assert_eq!(each.stores.of(&key("bob")), Some(&store("team")));
+}
+
+/// For an `Auth` of an application, which asks this one and knows more claims.
+#[test]
+fn all_that_a_token_claims_is_there_for_the_application() {
+    let said = json!({ "sub": "u1", "plan": { "seats": 5 }, "public_keys": ["alice"] });
+    let verified = check(&auth(with_secret()), &token(&said)).expect("it is good");
+    assert_eq!(verified.claims["plan"]["seats"], 5);
+    assert_eq!((&verified.claims["sub"], verified.subject.as_deref()), (&json!("u1"), Some("u1")));
 }
 
 #[test]
@@ -312,7 +325,9 @@ fn a_token_is_looked_for_where_it_may_stand_and_nowhere_else() {
             assert_eq!(found.is_ok(), place == allowed, "{place} where {allowed} is allowed");
         }
     }
-    for wrong in ["", "header", "cookie", "cookie:", "Query"] {
+    for wrong in
+        ["", "header", "cookie", "cookie:", "Query", "cookie: a", "cookie:a;b", "cookie:a=b"]
+    {
         assert!(wrong.parse::<TokenSource>().is_err(), "{wrong}");
     }
 }
@@ -333,6 +348,9 @@ fn options_that_cannot_work_are_refused() {
     let of_a_url = JwtOptions { algorithms, ..url("https://login.example/keys") };
     assert_eq!(refused(of_a_url), Some(JwtError::NoKeyFor(Algorithm::HS256)), "sets are public");
     assert_eq!(refused(JwtOptions { tokens: vec![], ..with_secret() }), Some(JwtError::NoSource));
+    assert_eq!(JwtOptions { tokens: vec![], ..with_secret() }.check(), Err(JwtError::NoSource));
+    assert!(matches!(url("http://login.example/").check(), Err(JwtError::Url(_))));
+    assert_eq!(with_secret().check(), Ok(vec![Algorithm::HS256]));
     for wrong in ["", "keys", "ftp://x/", "http://login.example/", "http://localhost@evil.example/"]
     {
         assert!(matches!(refused(url(wrong)), Some(JwtError::Url(_))), "{wrong}");

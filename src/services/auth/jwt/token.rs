@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use super::key::{Algorithm, KeySet, Name};
 use crate::services::{Caller, Rejected};
@@ -88,10 +88,17 @@ impl FromStr for TokenSource {
             ("authorization", _) => Ok(Self::Authorization),
             ("query", _) => Ok(Self::Query),
             ("subprotocol", _) => Ok(Self::Subprotocol),
-            (_, Some(name)) if !name.is_empty() => Ok(Self::Cookie(name.into())),
+            (_, Some(name)) if is_cookie_name(name) => Ok(Self::Cookie(name.into())),
             _ => Err(InvalidSource(text.to_owned())),
         }
     }
+}
+
+/// RFC 6265: no cookie has another name, so no token would be found.
+fn is_cookie_name(name: &str) -> bool {
+    let separators = br#"()<>@,;:\"/[]?={}"#;
+    let is_in_names = |byte: u8| byte.is_ascii_graphic() && !separators.contains(&byte);
+    !name.is_empty() && name.bytes().all(is_in_names)
 }
 
 /// A token whose header can be read, and whose signature has not been checked yet.
@@ -108,7 +115,14 @@ pub(super) struct Token<'a> {
 struct Header {
     alg: String,
     kid: Option<String>,
-    crit: Option<Value>,
+    /// Whether it is there at all.
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+}
+
+/// For a field whose content does not matter, not even `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 /// Why a token does not count.
@@ -157,7 +171,7 @@ impl<'a> Token<'a> {
             invalid(&format!("the algorithm of the token is not taken here; {}", taken.join(", ")))
         })?;
         // The issuer requires that an extension is understood, and none is here.
-        if header.crit.is_some() {
+        if header.crit {
             return Err(invalid("the token has critical headers, which are not known here"));
         }
         Ok(Self { algorithm, key_id: header.kid, signed, payload, signature })
