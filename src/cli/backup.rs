@@ -87,6 +87,11 @@ pub(super) fn run(args: &Args) -> Result<(), BackupCommandError> {
 }
 
 fn of_stopped(args: &Args, database: &Database) -> Result<(), BackupCommandError> {
+    if let Err(error) = database.scrub() {
+        eprintln!(
+            "note: this backup may have content that was erased, which cannot be removed here: {error}"
+        );
+    }
     let taken = database.snapshot().map_err(PlaceError::from);
     let written = match taken {
         Ok(snapshot) => write(args, &snapshot, SnapshotFile::open),

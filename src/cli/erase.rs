@@ -1,6 +1,7 @@
 //! `erase`: removes the content of entries permanently.
 
 mod asking;
+mod backups;
 mod verify;
 
 use std::io::{self, Write};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
-use eventlog_server::model::{EntryId, StoreId};
+use eventlog_server::model::{EntryId, Sequence, StoreId};
 use eventlog_server::processing::{TrimError, erase, of_primary_key};
 use eventlog_server::services::journal::SledJournal;
 use eventlog_server::services::quarantine::SledQuarantine;
@@ -36,7 +37,7 @@ pub(super) const AT_ONCE: usize = 1_000;
 /// quarantine of the same key or ids goes as well. Within an hour the server's files do not have the bytes any more either; backups keep them, see
 /// docs/DATA.md. `erase --verify` says whether a file still has some: then it fails.
 ///
-/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then handlers do not hear of it.
+/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then handlers hear of it after the next start.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -207,6 +208,7 @@ fn in_directory(args: &Args, store: &StoreId, path: &Path) -> Result<Answer, Era
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(EraseCommandError::Runtime)?;
     let database = Database::open(path, data.options())?;
+    database.tell_handlers_later();
     let done = runtime.block_on(erase_in(args, store, &database));
     let scrubbed = done.as_ref().map_or(Ok(()), |_| database.scrub());
     database.close()?;
@@ -223,7 +225,7 @@ async fn erase_in(
     let quarantine = SledQuarantine::new(database.clone());
     let aside = in_quarantine(args, store, &quarantine).await?;
     let size = storage.size(store)?;
-    if size.entries == 0 && aside.is_empty() {
+    if size.entries == 0 && size.trimmed == Sequence::ZERO && aside.is_empty() {
         return Err(EraseCommandError::NoSuchStore(store.clone()));
     }
     let log = storage.open(store)?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use eventlog_server::model::{PublicKey, Sequence, StoreId};
-use eventlog_server::processing::{TrimError, erase, first_entries, trim};
+use eventlog_server::model::{PublicKey, StoreId};
+use eventlog_server::processing::{TrimError, erase, first_entries, forget_entries, trim};
 use eventlog_server::services::journal::SledJournal;
 use eventlog_server::services::registry::SledRegistry;
 use eventlog_server::services::{RegistryError, StoreRegistry};
@@ -22,7 +22,7 @@ pub(super) async fn erase_store(
     let log = storage.open(store)?;
     let journal = SledJournal::new(database.clone());
     let last = log.head();
-    let known = first_entries(&*log, (Sequence::FIRST, last), 1)?.0;
+    let known = log.first_known()?;
     let (mut next, mut erased) = (log.trimmed().next(), 0);
     while next <= last {
         let (found, read_to) = first_entries(&*log, (next, last), AT_ONCE)?;
@@ -30,9 +30,12 @@ pub(super) async fn erase_store(
         erased += found.len() as u64;
         next = read_to.next();
     }
-    if let Some(known) = known.first() {
-        log.note_erased(last, *known).map_err(TrimError::from)?;
+    if let Some(known) = known {
+        log.note_erased(last, known).map_err(TrimError::from)?;
     }
+    // Dead letters have content, also those of entries that were trimmed before.
+    storage.content_is_erased()?;
+    forget_entries(&journal, store).await.map_err(TrimError::from)?;
     trim(Some(&journal), store, &log, last, true).await?;
     Ok((erased, keys))
 }
@@ -45,7 +48,7 @@ async fn remove_keys(
     let (mut after, mut removed): (Option<PublicKey>, _) = (None, 0);
     loop {
         let page = registry.list(after.as_ref(), AT_ONCE).await?;
-        let Some((last, _)) = page.last() else { return Ok(removed) };
+        let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (key, _) in page.iter().filter(|(_, of)| of == store) {
             match registry.remove(key).await {
@@ -53,6 +56,17 @@ async fn remove_keys(
                 Err(error) => return Err(error.into()),
             }
             storage.used_keys().release(key).await?;
+        }
+    }
+    // Keys that something else than the registry assigned.
+    loop {
+        let keys = storage.used_keys().of(store, AT_ONCE).await?;
+        if keys.is_empty() {
+            return Ok(removed);
+        }
+        for key in &keys {
+            storage.used_keys().release(key).await?;
+            removed += 1;
         }
     }
 }

@@ -401,10 +401,16 @@ impl Processor {
             let why = format!("group {} was not told what was erased: {failed}", group.name);
             told = Err(GroupError::Unavailable(why));
         }
+        self.count_letters().await?;
+        told
+    }
+
+    /// Counts the dead letters of all groups again, after some were removed from the journal.
+    pub(crate) async fn count_letters(&self) -> Result<(), GroupError> {
         for group in &self.groups {
             self.letters_left(&group.name).await?;
         }
-        told
+        Ok(())
     }
 
     /// Counts the dead letters of a group again; if it paused because of them, it continues when there is space.

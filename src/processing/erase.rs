@@ -11,11 +11,13 @@ use super::replay;
 use super::trim::TrimError;
 use crate::model::{EntryId, EntryRef, Segment, Sequence, StoreId};
 use crate::services::journal::layout;
-use crate::services::journal::{EventJournal, JournalChanges, journal_origin};
+use crate::services::journal::{EventJournal, JournalChanges, JournalError, journal_origin};
 use crate::storage::{StorageError, StoreLog};
 
 /// How much is read at once, in bytes.
 const READ_BYTES: usize = 1 << 20;
+/// How much of the journal of a whole store is removed at once.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
 
 /// Erases these entries of the store of `log`, which must be durable, at most [`ERASE_MAX`](crate::storage::ERASE_MAX)
 /// of them. Entries that were already erased or trimmed may be among them.
@@ -83,6 +85,55 @@ fn find(
     Ok((found, to))
 }
 
+/// Whether there are dead letters of entries of a store.
+pub async fn has_letters(
+    journal: &dyn EventJournal,
+    store: &StoreId,
+) -> Result<bool, JournalError> {
+    let groups = journal.read(vec![layout::groups()]).await?;
+    let names = groups.iter().flatten().map(|group| Ok(layout::read_group(group)?.0));
+    let names = names.collect::<Result<Vec<_>, JournalError>>()?;
+    let origin = journal_origin(store);
+    let ranges = names.iter().map(|name| layout::letters_in(name, origin, 1));
+    Ok(journal.read(ranges.collect()).await?.iter().any(|found| !found.is_empty()))
+}
+
+/// Removes the dead letters of these entries, whose content is erased already.
+pub async fn forget_erased(
+    journal: &dyn EventJournal,
+    store: &StoreId,
+    entries: &[(Sequence, EntryId)],
+) -> Result<(), TrimError> {
+    let letters = letters(journal, store, entries).await?;
+    forget(journal, &letters).await
+}
+
+/// Removes everything that the journal has about entries of a store, trimmed ones too. How far groups are in it stays.
+pub async fn forget_entries(
+    journal: &dyn EventJournal,
+    store: &StoreId,
+) -> Result<(), JournalError> {
+    let origin = journal_origin(store);
+    let groups = journal.read(vec![layout::groups()]).await?;
+    let mut ranges = vec![layout::rows(origin, FORGOTTEN_AT_ONCE)];
+    for group in groups.iter().flatten() {
+        let (name, _) = layout::read_group(group)?;
+        ranges.push(layout::letters_in(&name, origin, FORGOTTEN_AT_ONCE));
+    }
+    for range in ranges {
+        loop {
+            let found = journal.read(vec![range.clone()]).await?;
+            let mut changes = JournalChanges::default();
+            found.iter().flatten().for_each(|(key, _)| changes.remove(key));
+            if changes.is_empty() {
+                break;
+            }
+            journal.write(changes).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The keys that the journal may have for these entries.
 async fn of_journal(
     journal: &dyn EventJournal,
@@ -91,12 +142,7 @@ async fn of_journal(
     entries: &[(Sequence, EntryId)],
 ) -> Result<Vec<Vec<u8>>, TrimError> {
     let origin = journal_origin(store);
-    let mut keys = Vec::new();
-    let groups = journal.read(vec![layout::groups()]).await?;
-    for group in groups.iter().flatten() {
-        let (name, _) = layout::read_group(group)?;
-        keys.extend(entries.iter().map(|(at, _)| layout::letter(&name, origin, *at)));
-    }
+    let mut keys = letters(journal, store, entries).await?;
     let wanted: BTreeSet<Sequence> = entries.iter().map(|(at, _)| *at).collect();
     let mut next = Sequence::FIRST;
     while let Some(at) = wanted.range(next..).next().copied() {
@@ -110,6 +156,22 @@ async fn of_journal(
         }
         let Some(read) = segments.last() else { break };
         next = read.last().next();
+    }
+    Ok(keys)
+}
+
+/// The keys of their dead letters, if there are any.
+async fn letters(
+    journal: &dyn EventJournal,
+    store: &StoreId,
+    entries: &[(Sequence, EntryId)],
+) -> Result<Vec<Vec<u8>>, JournalError> {
+    let origin = journal_origin(store);
+    let mut keys = Vec::new();
+    let groups = journal.read(vec![layout::groups()]).await?;
+    for group in groups.iter().flatten() {
+        let (name, _) = layout::read_group(group)?;
+        keys.extend(entries.iter().map(|(at, _)| layout::letter(&name, origin, *at)));
     }
     Ok(keys)
 }

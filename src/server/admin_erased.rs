@@ -29,6 +29,9 @@ pub(super) struct ErasedState {
 #[serde(rename_all = "camelCase")]
 struct Found {
     entries: u64,
+    /// What the erasure ledger cannot tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unread: Vec<String>,
     is_due: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     erased_millis: Option<u64>,
@@ -59,8 +62,8 @@ struct Named {
 
 impl Found {
     fn new(report: ErasedReport, with_ids: bool) -> Self {
-        let ErasedReport { entries, ids, is_due, erased_millis, clean_millis, places } = report;
-        let places = places.into_iter().map(|place| Place {
+        let ErasedReport { entries, ids, unread, is_due, erased_millis, clean_millis, .. } = report;
+        let places = report.places.into_iter().map(|place| Place {
             name: place.name,
             files: place.files,
             bytes: place.bytes,
@@ -78,7 +81,7 @@ impl Found {
         });
         let places = places.collect();
         let ids = with_ids.then(|| ids.iter().map(ToString::to_string).collect());
-        Self { entries, is_due, erased_millis, clean_millis, places, ids }
+        Self { entries, unread, is_due, erased_millis, clean_millis, places, ids }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::actors::audit::By;
 use crate::actors::registry::{Change, Release, Remove};
 use crate::actors::stores::unavailable;
 use crate::model::{EntryId, PublicKey, Sequence, StoreId};
-use crate::processing::{TrimError, first_entries, trim};
+use crate::processing::{Processor, TrimError, first_entries, forget_entries, trim};
 use crate::services::RegistryError;
 use crate::storage::StorageError;
 
@@ -23,7 +23,11 @@ impl Erasures {
         let feed = self.stores.open(store).await?.feed.clone();
         let (log, last) = (feed.log(), feed.head());
         // One of its entries later identifies this store, in case another one has the same name.
-        let first = blocking(move || first_entries(&*log, (Sequence::FIRST, last), 1)).await?.0;
+        let first = blocking(move || match log.first_known()? {
+            Some(first) => Ok(vec![first]),
+            None => Ok(first_entries(&*log, (Sequence::FIRST, last), 1)?.0),
+        })
+        .await?;
         let name = format!("{store}/{WHOLE}");
         let begun = Begun::whole(&first, last);
         self.under_way.lock().insert(name.clone());
@@ -68,6 +72,7 @@ impl Erasures {
             // The positions of groups in this store must be known.
             let begun = processor.begin(&[(store.clone(), opened.feed.head())]).await;
             begun.map_err(TrimError::from)?;
+            self.forget_trimmed(processor, store).await?;
         }
         let journal = self.processor.as_ref().map(|processor| &**processor.journal());
         trim(journal, store, &log, last, true).await?;
@@ -75,12 +80,30 @@ impl Erasures {
         Ok(erased)
     }
 
+    /// Removes what the journal has about entries that were trimmed before. The others are gone.
+    async fn forget_trimmed(
+        &self,
+        processor: &Processor,
+        store: &StoreId,
+    ) -> Result<(), EraseError> {
+        // Dead letters have content. A removal from files that runs meanwhile may be too early, so it is requested again afterwards.
+        for is_last in [false, true] {
+            let storage = self.storage.clone();
+            blocking(move || storage.content_is_erased()).await?;
+            if !is_last {
+                let forgotten = forget_entries(&**processor.journal(), store).await;
+                forgotten.map_err(TrimError::from)?;
+            }
+        }
+        Ok(processor.count_letters().await?)
+    }
+
     /// Removes all keys of a store, and tells their connections. Returns the number of keys.
     async fn remove_keys(&self, by: &By, store: &StoreId) -> Result<u64, EraseError> {
         let (mut after, mut removed): (Option<PublicKey>, _) = (None, 0);
         loop {
             let page = self.registry.list(after.as_ref(), KEYS_PAGE).await?;
-            let Some((last, _)) = page.last() else { return Ok(removed) };
+            let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (key, _) in page.into_iter().filter(|(_, of)| of == store) {
                 let change = Change { by: by.clone(), message: Remove { public_key: key.clone() } };
@@ -90,6 +113,18 @@ impl Erasures {
                 }
                 let change = Change { by: by.clone(), message: Release { public_key: key } };
                 self.stores.registry().send(change).await.map_err(unavailable)??;
+            }
+        }
+        // Keys that something else than the registry assigned.
+        loop {
+            let keys = self.storage.used_keys().of(store, KEYS_PAGE).await?;
+            if keys.is_empty() {
+                return Ok(removed);
+            }
+            for public_key in keys {
+                let change = Change { by: by.clone(), message: Release { public_key } };
+                self.stores.registry().send(change).await.map_err(unavailable)??;
+                removed += 1;
             }
         }
     }

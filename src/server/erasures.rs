@@ -15,13 +15,14 @@ use super::erase_store::WHOLE;
 use super::handle::Server;
 use super::quarantine::QuarantineError;
 use crate::actors::audit::{self, By};
+use crate::actors::feed::Feed;
 use crate::actors::stores::Stores;
 use crate::model::{EntryId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::processing::{ErasedEntry, GroupError, Processor, TrimError, erase, of_primary_key};
 use crate::services::records::Kept;
 use crate::services::{Quarantined, Records, RecordsUnavailable, RegistryError, StoreRegistry};
-use crate::storage::{AppendError, MadeAgain, Storage, StorageError};
+use crate::storage::{AppendError, Storage, StorageError};
 
 /// How many entries are erased at a time.
 pub(super) const AT_ONCE: usize = 1_000;
@@ -122,7 +123,7 @@ impl Begun {
 /// Erases entries of the stores of a server.
 pub(super) struct Erasures {
     pub(super) stores: Stores,
-    storage: Arc<dyn Storage>,
+    pub(super) storage: Arc<dyn Storage>,
     pub(super) registry: Arc<dyn StoreRegistry>,
     pub(super) processor: Option<Arc<Processor>>,
     compaction: Compaction,
@@ -201,27 +202,6 @@ impl Erasures {
         Ok(())
     }
 
-    /// Does what remains to be done for erasures that the storage repeated when it was opened.
-    async fn tell_again(&self) -> Result<(), EraseError> {
-        loop {
-            let storage = self.storage.clone();
-            let Some(MadeAgain { number, store, entries }) =
-                blocking(move || storage.made_again()).await?
-            else {
-                return Ok(());
-            };
-            for part in entries.chunks(AT_ONCE) {
-                let (log, asked) = (self.stores.open(&store).await?.feed.log(), part.to_vec());
-                let known = blocking(move || log.lookup(&asked)).await?;
-                let known = part.iter().zip(known).filter_map(|(id, at)| Some((at?, *id)));
-                // It was not begun here, and has no name.
-                self.carry_out(&store, "", &known.collect::<Vec<_>>()).await?;
-            }
-            let storage = self.storage.clone();
-            blocking(move || storage.told_again(number)).await?;
-        }
-    }
-
     /// Erases these entries, at most [`AT_ONCE`].
     pub(super) async fn erase(
         &self,
@@ -243,14 +223,26 @@ impl Erasures {
         let opened = self.stores.open(store).await?;
         // This keeps the store open. If it was closed in between, that discarded what it shows.
         let _lease = opened.feed.lease();
-        let gone: BTreeSet<Sequence> = entries.iter().map(|(at, _)| *at).collect();
-        if let Some(last) = gone.last() {
+        let last = entries.iter().map(|(at, _)| *at).max();
+        if let Some(last) = last {
             // What is shown a moment later would stay in memory. Once closed, the feed shows nothing more.
-            let _ = opened.feed.watch_head().wait_for(|head| head >= last).await;
+            let _ = opened.feed.watch_head().wait_for(|head| *head >= last).await;
         }
         let journal = self.processor.as_ref().map(|processor| &**processor.journal());
         erase(journal, store, &opened.feed.log(), entries).await?;
-        opened.feed.erased(&gone);
+        self.tell(store, &opened.feed, entries).await?;
+        self.begun.remove(name, |_| true).await?;
+        Ok(())
+    }
+
+    /// Removes from memory what was made of these entries, which are erased, and tells handlers.
+    pub(super) async fn tell(
+        &self,
+        store: &StoreId,
+        feed: &Feed,
+        entries: &[(Sequence, EntryId)],
+    ) -> Result<(), EraseError> {
+        feed.erased(&entries.iter().map(|(at, _)| *at).collect());
         let (compaction, of) = (self.compaction.clone(), store.clone());
         blocking(move || {
             compaction.forget(&of);
@@ -262,7 +254,6 @@ impl Erasures {
                 entries.iter().map(|(sequence, id)| ErasedEntry { sequence: *sequence, id: *id });
             processor.tell_erased(store, &told.collect::<Vec<_>>()).await?;
         }
-        self.begun.remove(name, |_| true).await?;
         Ok(())
     }
 

@@ -34,6 +34,7 @@ mod encode;
 mod endpoint;
 mod erase_preview;
 mod erase_store;
+mod erased_again;
 mod erasures;
 mod export;
 mod first_bytes;

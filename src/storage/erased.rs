@@ -17,6 +17,10 @@ pub struct ErasedReport {
     pub entries: u64,
     /// The ids of these entries.
     pub ids: HashSet<EntryId>,
+    /// What the erasure ledger cannot tell, because all copies of a record are damaged or a later version wrote it.
+    pub unread: Vec<String>,
+    /// Whether the ledger names erasures that the database may lack: it makes them when it is opened.
+    pub is_behind: bool,
     /// Whether erased content must still be removed from files.
     pub is_due: bool,
     /// The time of the first erasure whose content is not removed yet, or of the first one of the last removal: milliseconds since 1970.

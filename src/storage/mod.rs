@@ -303,6 +303,12 @@ pub trait StoreLog: Send + Sync + 'static {
         ))))
     }
 
+    /// The first entry of the store whose id is known, trimmed and erased ones too. `None` if there is none, or if this storage does not
+    /// find trimmed ones. Blocks on disk reads.
+    fn first_known(&self) -> Result<Option<(Sequence, EntryId)>, StorageError> {
+        Ok(None)
+    }
+
     /// Notes that the whole store up to `last` is about to be trimmed because it was erased, so that this is done again
     /// where it gets lost. `known` is one of its entries. Blocks on the disk. Storages that need no such note do
     /// nothing.

@@ -37,6 +37,13 @@ pub trait UsedKeys: Send + Sync {
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>>;
 
+    /// At most `most` keys with a record of this store. Reads all records.
+    fn of<'a>(
+        &'a self,
+        store: &'a StoreId,
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<PublicKey>, StorageError>>;
+
     /// How many keys have a record, counted up to `most`. Called once after the start, and now and then when the limit
     /// is reached.
     fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, StorageError>>;
@@ -70,6 +77,16 @@ impl UsedKeys for MemoryUsedKeys {
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
         ready(Ok(self.stores.lock().remove(key))).boxed()
+    }
+
+    fn of<'a>(
+        &'a self,
+        store: &'a StoreId,
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<PublicKey>, StorageError>> {
+        let stores = self.stores.lock();
+        let keys = stores.iter().filter(|(_, of)| *of == store).map(|(key, _)| key.clone());
+        ready(Ok(keys.take(most).collect())).boxed()
     }
 
     fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, StorageError>> {

@@ -208,6 +208,14 @@ impl StoreLog for FaultyLog {
         self.inner.erase(entries)
     }
 
+    fn first_known(&self) -> Result<Option<(Sequence, EntryId)>, StorageError> {
+        self.inner.first_known()
+    }
+
+    fn note_erased(&self, last: Sequence, known: (Sequence, EntryId)) -> Result<(), AppendError> {
+        self.inner.note_erased(last, known)
+    }
+
     fn erasures(&self) -> u64 {
         self.inner.erasures()
     }

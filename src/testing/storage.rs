@@ -474,6 +474,14 @@ fn used_keys_are_counted(subject: Tested<'_>) {
             let found = wait(subject.service().used_keys().count(most));
             assert_eq!(found.expect("counted"), counted);
         }
+        let of = |name: &str, most| {
+            let found = wait(subject.service().used_keys().of(&store(name), most));
+            let mut found = found.expect("read");
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(of("a", 9), ["key 0", "key 1", "key 2", "key 4"].map(key));
+        assert_eq!((of("a", 3).len(), of("b", 9).len()), (3, 0));
         subject.reopen();
     }
 }

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use eventlog_server::model::StoreId;
+use eventlog_server::model::{Sequence, StoreId};
 use eventlog_server::processing::{ErasedEntry, Failure, GroupOptions};
-use eventlog_server::server::{Erase, Erased};
+use eventlog_server::server::{Before, Erase, Erased};
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::Storage;
 use eventlog_server::storage::memory::MemoryStorage;
+use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
 
 use super::*;
 
@@ -28,7 +30,7 @@ async fn note(book: Arc<Book>, todo: Committed<TodoAdded>) -> Result<(), Failure
 
 async fn start(
     journal: &Arc<MemoryJournal>,
-    storage: &Arc<MemoryStorage>,
+    storage: &Arc<impl Storage>,
 ) -> (TestServer, Arc<Book>) {
     let book = Arc::<Book>::default();
     let hear = async |book: Arc<Book>, store: StoreId, entries: Vec<ErasedEntry>| {
@@ -93,4 +95,68 @@ async fn handlers_hear_of_it_and_the_journal_forgets() {
     server.server.write_to_store(store("team"), vec![added("key", "on")], true).await.expect("on");
     processed(&server.server, "team", 7).await;
     assert_eq!(*book.lines.lock(), ["7 on 0"]);
+}
+
+#[tokio::test]
+async fn a_whole_store_takes_along_what_is_left_of_its_trimmed_entries() {
+    let journal = Arc::new(MemoryJournal::new());
+    let storage = Arc::new(MemoryStorage::new());
+    let (server, _) = start(&journal, &storage).await;
+    for store_id in ["team", "other"] {
+        let entries = vec![added("key", "broken"), added("key", "a")];
+        server.server.write_to_store(store(store_id), entries, true).await.expect("written");
+        processed(&server.server, store_id, 2).await;
+    }
+    let first = Before::Sequence(Sequence::FIRST.next());
+    server.server.trim(&store("team"), first, false).await.expect("trimmed");
+    let letters = async || {
+        let groups = server.server.groups().expect("groups");
+        let letters = groups.dead_letters("the book", None, 9).await.expect("letters");
+        letters.into_iter().map(|letter| letter.store.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(letters().await.len(), 2, "a trim leaves them");
+    // A signed claim assigned this key, and the registry does not know it.
+    let claimed = crate::support::key("claimed");
+    storage.used_keys().note(&claimed, &store("team")).await.expect("noted");
+    let erased = server.server.erase(&store("team"), Erase::Store).await.expect("erased");
+    assert_eq!((erased.entries, erased.keys), (1, 2));
+    assert_eq!(letters().await, ["other"]);
+    assert_eq!(storage.used_keys().get(&claimed).await.expect("read"), None);
+    let groups = server.server.groups().expect("groups");
+    let shown = groups.list().await.expect("groups");
+    assert_eq!(shown.iter().map(|group| group.dead_letters).sum::<usize>(), 1, "they are counted");
+}
+
+#[tokio::test]
+async fn handlers_hear_after_the_start_what_a_command_erased() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+    let journal = Arc::new(MemoryJournal::new());
+    let database = open();
+    let (server, _) = start(&journal, &Arc::new(SledStorage::new(database.clone()))).await;
+    let entries = vec![added("key", "a"), added("key", "broken")];
+    let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
+    server.server.write_to_store(store("team"), entries, true).await.expect("written");
+    processed(&server.server, "team", 2).await;
+    drop(server);
+    database.close().expect("closed");
+    drop(database);
+    let database = open();
+    database.tell_handlers_later();
+    let storage = SledStorage::new(database.clone());
+    let log = storage.open(&store("team")).expect("open");
+    let second = Sequence::FIRST.next();
+    log.erase(&[(Sequence::FIRST, ids[0]), (second, ids[1])]).await.expect("erased");
+    drop((log, storage));
+    database.close().expect("closed");
+    drop(database);
+    let (server, book) = start(&journal, &Arc::new(SledStorage::new(open()))).await;
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while book.lines.lock().is_empty() {
+        assert!(tokio::time::Instant::now() < patience, "nobody is told");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(*book.lines.lock(), ["team 1+2"]);
+    let groups = server.server.groups().expect("groups");
+    assert_eq!(groups.dead_letters("the book", None, 9).await.expect("letters"), []);
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod ending;
 mod erase;
+mod erase_killed;
 mod exactly_once;
 mod groups;
 mod handlers;

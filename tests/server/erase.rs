@@ -12,6 +12,7 @@ use eventlog_server::protocol::msgpack::{Response, encode_request_changes_with};
 use eventlog_server::server::{Before, Erase, Erased, Server};
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
+use eventlog_server::storage::Storage;
 use eventlog_server::storage::sled::{Database, DatabaseOptions, SledStorage};
 use futures_util::StreamExt;
 
@@ -197,6 +198,8 @@ async fn a_store_that_is_erased_goes_on_behind_its_last_entry() {
     live.next_entries(1_000).await;
     let erased = erase(&server, Erase::Store).await;
     assert_eq!(erased, Erased { entries: 3_000, keys: 3, ..Erased::default() });
+    let size = SledStorage::new(database.clone()).size(&store("team")).expect("read");
+    assert_eq!((size.trimmed, size.entries), (at(3_000), 0), "its feed begins behind them");
     // Who is connected is told, and the keys have no store.
     let refusal = live.next_refusal().await;
     assert_eq!(refusal.request_tag, "RequestChanges");

@@ -83,6 +83,14 @@ impl UsedKeys for MovingKeys {
         self.0.release(key)
     }
 
+    fn of<'a>(
+        &'a self,
+        store: &'a StoreId,
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<PublicKey>, StorageError>> {
+        self.0.of(store, most)
+    }
+
     fn count(&self, _: usize) -> BoxFuture<'_, Result<usize, StorageError>> {
         self.0.count(usize::MAX)
     }

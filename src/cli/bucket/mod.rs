@@ -13,6 +13,7 @@
 mod credentials;
 mod fetch;
 mod http;
+mod kept;
 mod ship;
 
 use std::io::{self, Read, Write};
@@ -27,6 +28,7 @@ use object_store::{
 use tokio::runtime::{Builder, Runtime};
 
 pub(super) use fetch::{FetchError, Shipped, fetch, generations};
+pub(super) use kept::Kept;
 pub(super) use ship::{ShipError, Shipper, names_here};
 
 use crate::config::BucketAddress;
@@ -216,16 +218,6 @@ impl Bucket {
                     written.map_err(|error: io::Error| self.failed(error.to_string()))?;
                 }
             }
-        }
-    }
-
-    /// Whether the bucket keeps versions of objects, as one does that has object lock: then what is removed stays there by its own rules.
-    pub(super) fn keeps_versions(&self, name: &str) -> Result<bool, BucketError> {
-        match self.run(self.store.head(&self.path(name)))? {
-            // Suspended, it calls what is new so.
-            Ok(meta) => Ok(meta.version.is_some_and(|version| version != "null")),
-            Err(Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(self.failed(said(&error))),
         }
     }
 

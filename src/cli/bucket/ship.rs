@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use eventlog_server::storage::sled::{DirectoryNote, Tail};
 use eventlog_server::storage::{Snapshot, SnapshotFile};
 
-use super::{Bucket, BucketError};
+use super::{Bucket, BucketError, Kept};
 
 /// Ships files to a bucket, and knows which are there.
 pub(in crate::cli) struct Shipper {
@@ -137,9 +137,8 @@ impl Shipper {
     }
 
     /// Whether the bucket keeps what is removed from it.
-    pub(in crate::cli) fn keeps_versions(&self) -> Result<bool, BucketError> {
-        let Some(folder) = &self.generation else { return Ok(false) };
-        self.bucket.keeps_versions(&format!("{folder}/directory"))
+    pub(in crate::cli) fn keeps_what_is_removed(&self) -> Result<Kept, BucketError> {
+        self.bucket.keeps_what_is_removed()
     }
 
     /// Looks what is there of the directory, once.

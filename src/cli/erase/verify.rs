@@ -1,20 +1,19 @@
 //! `erase --verify`: says whether files, and backups, still have content of erased entries.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventlog_server::model::EntryId;
-use eventlog_server::storage::sled::{Database, OpenError};
+use eventlog_server::storage::sled::{Database, ErasedContent, OpenError};
 use eventlog_server::storage::{ErasedReport, PLACES};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Args;
+use super::{Args, backups};
 use crate::cli::admin::{Admin, AdminCommandError, AdminError};
-use crate::cli::bucket::{Bucket, BucketError};
+use crate::cli::bucket::BucketError;
 use crate::cli::data_dir::{DataDir, NoDataDirectory};
 use crate::cli::text::{one_line, people_bytes, timestamp};
 use crate::config::BucketAddress;
@@ -27,7 +26,7 @@ pub(in crate::cli) struct VerifyArgs {
     /// Erase nothing: read every file, archives decompressed, and say which ones still have content of erased entries
     #[arg(long, conflicts_with_all = ["store", "primary_key", "ids", "yes"])]
     verify: bool,
-    /// Look for this text in the files as well
+    /// Look for this text as well, also in backups
     #[arg(long, value_name = "TEXT", requires = "verify")]
     text: Option<String>,
     /// Look through backups too: a folder, or a bucket; may be given several times
@@ -100,6 +99,8 @@ struct Found {
     running: bool,
     failure: Option<String>,
     entries: u64,
+    unread: Vec<String>,
+    is_behind: bool,
     is_due: bool,
     erased_millis: Option<u64>,
     clean_millis: Option<u64>,
@@ -126,7 +127,8 @@ struct Named {
 
 impl From<ErasedReport> for Found {
     fn from(report: ErasedReport) -> Self {
-        let ErasedReport { entries, is_due, erased_millis, clean_millis, places, .. } = report;
+        let ErasedReport { entries, unread, is_behind, is_due, .. } = report;
+        let ErasedReport { erased_millis, clean_millis, places, .. } = report;
         let places = places.into_iter().map(|place| Place {
             name: place.name.to_owned(),
             files: place.files,
@@ -144,7 +146,16 @@ impl From<ErasedReport> for Found {
                 .collect(),
         });
         let places = places.collect();
-        Self { entries, is_due, erased_millis, clean_millis, places, ..Self::default() }
+        Self {
+            entries,
+            unread,
+            is_behind,
+            is_due,
+            erased_millis,
+            clean_millis,
+            places,
+            ..Self::default()
+        }
     }
 }
 
@@ -154,10 +165,11 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         None => of_server(args)?,
     };
     let mut left = print(&found)?;
+    let looked_for = ErasedContent::new(ids, args.verify.text.as_deref());
     for place in &args.verify.backups {
         let held = match BucketAddress::of(place) {
-            Some(address) => bucket(&address.map_err(VerifyError::Address)?, &ids)?,
-            None => folder(place, &ids)?,
+            Some(address) => backups::bucket(&address.map_err(VerifyError::Address)?, &looked_for)?,
+            None => backups::folder(place, &looked_for)?,
         };
         left.extend(held.then(|| place.display().to_string()));
     }
@@ -200,6 +212,9 @@ impl From<serde_json::Error> for VerifyError {
 fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
     let mut out = io::stdout().lock();
     writeln!(out, "{} erased entries are known", found.entries)?;
+    for unread in &found.unread {
+        writeln!(out, "the erasure ledger: {}, so there may be more", one_line(unread))?;
+    }
     let mut left = Vec::new();
     for name in PLACES {
         let Some(place) = found.places.iter().find(|place| place.name == name) else { continue };
@@ -232,99 +247,12 @@ fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
         (_, _, Some(clean)) => writeln!(out, "the files were cleaned at {}", timestamp(clean))?,
         _ => {}
     }
+    if found.is_behind && !found.is_due && !left.is_empty() {
+        writeln!(out, "the ledger has erasures that are made when the directory is opened next")?;
+    }
     Ok(left)
 }
 
 fn held(place: &Place) -> String {
     format!("{} with content of erased entries", place.held)
-}
-
-/// Searches the backups in a folder. Returns true if content was found.
-fn folder(folder: &Path, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |cause| VerifyError::File { path, cause }
-    };
-    let list = |path: &Path| -> Result<Vec<PathBuf>, VerifyError> {
-        let entries = std::fs::read_dir(path).map_err(failed(path))?;
-        let mut paths = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(failed(path))?;
-        paths.sort_unstable();
-        Ok(paths)
-    };
-    let mut any = false;
-    for generation in list(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let (mut held, mut manifests) = (BTreeMap::new(), Vec::new());
-        for path in list(&generation)? {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            let name = name.unwrap_or_default();
-            if name.strip_suffix(".zst").is_some() {
-                let records = Database::erased_in(&path, ids).map_err(failed(&path))?;
-                if records > 0 {
-                    held.insert(name, records);
-                }
-            } else if name.strip_suffix(".manifest").is_some() {
-                manifests.push(path);
-            }
-        }
-        for path in &manifests {
-            let text = std::fs::read_to_string(path).map_err(failed(path))?;
-            // The name of a file is quoted there.
-            let records: u64 = held
-                .iter()
-                .filter(|(name, _)| text.contains(&format!("\"{name}\"")))
-                .map(|(_, records)| records)
-                .sum();
-            let what = match records {
-                0 => "clean".to_owned(),
-                some => format!("{some} records; it has them until it is removed (backup --keep)"),
-            };
-            println!("backup {}: {what}", path.display());
-        }
-        any |= !held.is_empty();
-        for (name, records) in &held {
-            println!("  {}: {records} records", generation.join(name).display());
-        }
-    }
-    Ok(any)
-}
-
-/// Searches the content of a bucket. Returns true if content was found.
-fn bucket(address: &BucketAddress, ids: &HashSet<EntryId>) -> Result<bool, VerifyError> {
-    let bucket = Bucket::open(address)?;
-    // Nobody else uses this name.
-    let temporary = format!("eventlog-{}.zst", uuid::Uuid::new_v4());
-    let temporary = std::env::temp_dir().join(temporary);
-    let (mut any, mut files, mut bytes) = (false, 0, 0);
-    let mut versions = false;
-    for object in bucket.list(None)? {
-        versions = versions || bucket.keeps_versions(&object.name)?;
-        if object.name.strip_suffix(".zst").is_none() {
-            continue;
-        }
-        let failed = |cause| VerifyError::File { path: temporary.clone(), cause };
-        let mut file = File::create_new(&temporary).map_err(failed)?;
-        let got = bucket.get(&object.name, &mut file);
-        drop(file);
-        let looked = got
-            .map_err(VerifyError::from)
-            .and_then(|()| Database::erased_in(&temporary, ids).map_err(failed));
-        std::fs::remove_file(&temporary).map_err(failed)?;
-        let records = looked?;
-        (files, bytes) = (files + 1, bytes + object.bytes);
-        if records > 0 {
-            any = true;
-            println!("  {address}/{}: {records} records", object.name);
-        }
-    }
-    let what = if any { "some files have records of erased entries" } else { "nothing of them" };
-    println!("bucket {address}: {files} files, {}: {what}", people_bytes(bytes));
-    if versions {
-        println!(
-            "bucket {address} keeps versions: objects that were removed are still there, by its own rules (versioning, object lock)"
-        );
-    }
-    Ok(any)
 }

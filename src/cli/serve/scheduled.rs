@@ -4,7 +4,7 @@
 //! what a backup is (`storage::sled`).
 
 use std::io;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,10 @@ const RETRY: Duration = Duration::from_secs(60);
 /// A file may be removed before it is copied, when the archive keeps fewer files. A backup is restarted at once up to
 /// this number of times.
 const TRIES: usize = 3;
+/// The first backup waits this long at most until the files have no erased content.
+const CLEAN_MAX: Duration = Duration::from_secs(3_600);
+/// How often that is looked at.
+const CLEAN_POLL: Duration = Duration::from_millis(200);
 
 /// The running thread. When this is dropped, the thread ends after the current backup.
 pub(super) struct Scheduled {
@@ -59,7 +63,11 @@ impl Scheduled {
         let database = database.clone();
         let thread = std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
             let mut wait = first_wait(&plan, &database);
+            let mut is_first = true;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                if std::mem::take(&mut is_first) && !clean(&database, &stopped) {
+                    return;
+                }
                 wait = match make(&plan, &database) {
                     Ok(made) => {
                         database.note_backup(Some(made));
@@ -93,6 +101,29 @@ fn first_wait(plan: &BackupPlan, database: &Database) -> Duration {
     database.note_backup(Some((newest.made_millis, newest.bytes())));
     let age = now().saturating_sub(Duration::from_millis(newest.made_millis));
     plan.every.saturating_sub(age)
+}
+
+/// Waits until the files have no content of entries that were erased before the start. A directory that was just restored has some that
+/// a backup should not get. Returns false if the thread has to end.
+fn clean(database: &Database, stopped: &Receiver<()>) -> bool {
+    let begun = now();
+    loop {
+        let why = match database.scrub_now() {
+            Ok(true) => return true,
+            Ok(false) if now().saturating_sub(begun) < CLEAN_MAX => {
+                if stopped.recv_timeout(CLEAN_POLL) != Err(RecvTimeoutError::Timeout) {
+                    return false;
+                }
+                continue;
+            }
+            Ok(false) => "it takes too long".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        log::warn!(
+            "the first backup may have content that was erased, since the files are not cleaned yet: {why}"
+        );
+        return true;
+    }
 }
 
 fn now() -> Duration {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use eventlog_server::storage::sled::Database;
 use eventlog_server::storage::{SnapshotFile, StorageError};
 
-use crate::cli::bucket::{Bucket, BucketError, ShipError, Shipper, names_here};
+use crate::cli::bucket::{Bucket, BucketError, Kept, ShipError, Shipper, names_here};
 use crate::config::ShippingPlan;
 
 /// How often a lasting failure is logged again.
@@ -118,16 +118,14 @@ impl Rounds {
         }
     }
 
-    /// Says once, in the log, if the bucket keeps what is removed.
-    fn say_of_versions(&mut self) -> Result<(), BucketError> {
+    /// Says once, in the log, if the bucket keeps what is removed, or does not say so.
+    fn say_what_is_kept(&mut self) -> Result<(), BucketError> {
         if !self.asked
             && let Some(shipper) = &self.shipper
         {
-            if shipper.keeps_versions()? {
-                log::warn!(
-                    "{} keeps versions of objects: what is removed from it stays there by its own rules, also what was erased",
-                    self.plan.to
-                );
+            let kept = shipper.keeps_what_is_removed()?;
+            if kept != Kept::No {
+                log::warn!("{} {kept}; what was erased may be among that", self.plan.to);
             }
             self.asked = true;
         }
@@ -144,7 +142,7 @@ impl Rounds {
         // What it knows of the bucket stays true.
         self.shipper = Some(shipper);
         shipped?;
-        self.say_of_versions()?;
+        self.say_what_is_kept()?;
         let Some(shipper) = &mut self.shipper else { return Ok(()) };
         let behind = snapshot.position.max(shipper.tails_end());
         if let Some(tail) = self.database.tail(behind, &self.folder)? {

@@ -185,6 +185,13 @@ pub(crate) fn letters(group: &str, after: Option<Vec<u8>>, count: usize) -> Jour
     JournalRange { first, last, count, backwards: false }
 }
 
+/// At most `count` letters of a group about entries of a store.
+pub(crate) fn letters_in(group: &str, origin: RemoteId, count: usize) -> JournalRange {
+    let (first, last) =
+        (letter(group, origin, Sequence::ZERO), letter(group, origin, Sequence::MAX));
+    JournalRange { first, last, count, backwards: false }
+}
+
 fn letters_of(group: &str) -> Vec<u8> {
     // Names are not longer: see `GROUP_NAME_BYTES_MAX`.
     [&[LETTER, group.len() as u8][..], group.as_bytes()].concat()
@@ -312,6 +319,10 @@ mod tests {
             |range: &JournalRange, key: &Vec<u8>| range.first <= *key && *key <= range.last;
         assert!(within(&range, &key));
         assert!(!within(&range, &letter("gg", ORIGIN, at(9))));
+        let in_store = letters_in("g", ORIGIN, 9);
+        assert!(within(&in_store, &key) && within(&in_store, &letter("g", ORIGIN, Sequence::MAX)));
+        let other = RemoteId::from_bytes([0xac; 16]);
+        assert!(!within(&in_store, &letter("g", other, at(9))));
         let range = letters("g", Some(key.clone()), 9);
         assert!(!within(&range, &key) && within(&range, &letter("g", ORIGIN, at(10))));
     }

@@ -87,15 +87,16 @@ impl Archive {
         Ok(sync_folder(&self.folder)?)
     }
 
-    /// Whether a base is being written.
-    pub(crate) fn writes_base(&self) -> Result<bool, ArchiveError> {
+    /// Removes unfinished files that nobody is writing: bases, or with `all` any of them.
+    pub(crate) fn remove_unfinished(&self, all: bool) -> Result<(), ArchiveError> {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            let of_base = path.to_string_lossy().contains(".base.");
-            if of_base && names::is_unfinished(&path) {
-                return Ok(true);
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let of_base = name.is_some_and(|name| name.contains(".base."));
+            if (all || of_base) && names::is_unfinished(&path) {
+                std::fs::remove_file(path)?;
             }
         }
-        Ok(false)
+        Ok(sync_folder(&self.folder)?)
     }
 }

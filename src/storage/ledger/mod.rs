@@ -129,15 +129,23 @@ impl Reader {
         self.mark
     }
 
-    /// What it has passed so far that is lost in all copies.
+    /// What it has passed so far that is lost in all copies, or was written by a later version.
     pub(crate) fn lost(&self) -> &[String] {
         &self.lost
     }
 
-    /// The next record, or `None` at the end.
+    /// The next record that this version understands, or `None` at the end.
     pub(crate) fn next(&mut self) -> io::Result<Option<Erasure>> {
-        let record = self.next_raw()?;
-        Ok(record.and_then(|record| record::decode(&record)))
+        while let Some(record) = self.next_raw()? {
+            match record::decode(&record) {
+                None => {
+                    let number = self.mark.number;
+                    self.lost.push(format!("a later version wrote record {number}"));
+                }
+                erasure => return Ok(erasure),
+            }
+        }
+        Ok(None)
     }
 
     fn next_raw(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -169,7 +177,7 @@ pub(crate) fn gather(sources: &[PathBuf], directory: &Path) -> io::Result<()> {
             }
         }
         for lost in reader.lost() {
-            log::error!("the erasure ledger {} is damaged: {lost}", source.display());
+            log::error!("the erasure ledger {}: {lost}", source.display());
         }
     }
     ledger.copies.end_at(ledger.end_at)

@@ -24,7 +24,7 @@ const HEAD: usize = 31;
 const NUMBER: usize = 12;
 const ENTRIES: u8 = 1;
 const STORE: u8 = 2;
-const CHAIN: usize = 16;
+pub(super) const CHAIN: usize = 16;
 /// The maximum length of a record in bytes, with a name of the maximum length.
 const LEN_MAX: usize = HEAD + u16::MAX as usize + ERASE_MAX * 16 + CHAIN;
 /// The minimum length.
@@ -102,7 +102,7 @@ pub(super) fn identity(erasure: &Erasure) -> u128 {
     XxHash3_128::oneshot(&record[NUMBER + 8..record.len() - CHAIN])
 }
 
-fn chain_of(before: Chain, rest: &[u8]) -> Chain {
+pub(super) fn chain_of(before: Chain, rest: &[u8]) -> Chain {
     Chain(XxHash3_128::oneshot(&[&before.0[..], rest].concat()).to_be_bytes())
 }
 

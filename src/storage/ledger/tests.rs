@@ -131,6 +131,7 @@ fn a_torn_end_is_cut_off_and_one_that_a_copy_has_whole_is_kept() {
         let mut ledger = open(folder.path());
         assert!(ledger.lost().is_empty());
         assert_eq!(ledger.end().number, 2);
+        assert_eq!(std::fs::read(path("erased.b")).expect("a file").len() as u64, ledger.bytes());
         let again = there[2].what.clone();
         ledger.add(&store("team"), &again, 1_234).expect("written");
         assert_eq!(std::fs::read(path("erased.b")).expect("a file"), whole);
@@ -169,4 +170,31 @@ fn bytes_do_not_change() {
     assert_eq!(record[51..], chain.0);
     let mark = Mark { number: 1, chain };
     assert_eq!(record::check(&record, Mark::default()), Some(mark));
+}
+
+#[test]
+fn a_record_of_a_later_version_is_told_and_what_follows_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = Erased::Entries(ids(1));
+    let (first, mark) = record::encode((1, Chain::default()), &store("team"), &one, 1);
+    let (mut later, _) = record::encode((2, mark), &store("team"), &one, 2);
+    later[28] = 9;
+    let chain_at = later.len() - record::CHAIN;
+    let chain = record::chain_of(mark, &later[12..chain_at]);
+    later[chain_at..].copy_from_slice(&chain.0);
+    let crc = crate::storage::slot::sum(0, &later);
+    later[..4].copy_from_slice(&crc.to_be_bytes());
+    let (third, _) = record::encode((3, chain), &store("team"), &one, 3);
+    for name in NAMES {
+        std::fs::write(folder.path().join(name), [&first[..], &later, &third].concat())
+            .expect("written");
+    }
+    let mut reader = Reader::open(&paths(folder.path(), None)).expect("there");
+    let mut numbers = Vec::new();
+    while let Some(erasure) = reader.next().expect("read") {
+        numbers.push(erasure.number);
+    }
+    assert_eq!(numbers, [1, 3]);
+    assert_eq!(reader.lost(), ["a later version wrote record 2"]);
+    assert_eq!(open(folder.path()).end().number, 3);
 }

@@ -22,6 +22,7 @@ struct Sql {
     get: String,
     note: String,
     release: String,
+    of: String,
     count: String,
 }
 
@@ -40,6 +41,7 @@ impl PostgresUsedKeys {
                 "WITH gone AS (DELETE FROM {table} WHERE public_key = $1 RETURNING store_id), {counted} \
                  SELECT store_id, (SELECT changes FROM counted) FROM gone"
             ),
+            of: format!("SELECT public_key FROM {table} WHERE store_id = $1 LIMIT $2"),
             count: format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT $1) AS most"),
         };
         Self { postgres, sql: Arc::new(sql), order: Order::default() }
@@ -102,6 +104,27 @@ impl UsedKeys for PostgresUsedKeys {
             store_in(&row).map(Some)
         });
         release.map(|released| released?).boxed()
+    }
+
+    fn of<'a>(
+        &'a self,
+        store: &'a StoreId,
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<PublicKey>, StorageError>> {
+        let (postgres, sql, store) = (self.postgres.clone(), self.sql.clone(), store.clone());
+        let of = self.postgres.run(async move {
+            let mut conn = postgres.conn().await?;
+            let of = conn.prepare(&sql.of).await?;
+            let (store, most) =
+                (to_column(store.as_str()), i64::try_from(most).unwrap_or(i64::MAX));
+            let rows = conn.client.query(&of, &[&store, &most]).await.map_err(Failed::from)?;
+            let key = |row: &tokio_postgres::Row| {
+                let key: &str = row.try_get(0).map_err(Failed::from)?;
+                PublicKey::new(&*from_column(key)).map_err(StorageError::corrupt)
+            };
+            rows.iter().map(key).collect()
+        });
+        of.map(|keys| keys?).boxed()
     }
 
     fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, StorageError>> {

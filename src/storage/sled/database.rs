@@ -3,9 +3,7 @@
 //! Keeps: every write goes through the commit thread and is answered when it is on disk; readers get a tree for as long as
 //! one question takes. Leaves out: how a group is made durable (`commit`), how it comes into sled (`checkpoint`).
 
-use std::collections::HashSet;
 use std::future::Future;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -30,7 +28,7 @@ use super::steps::Faults;
 use super::tables::Tree;
 use super::takeover::{self, bytes_in};
 use super::verify::{self, Verification};
-use crate::model::{EntryId, RemoteId};
+use crate::model::RemoteId;
 use crate::storage::commit_log::{Generation, LogWriter};
 use crate::storage::{AppendError, Compacted, ErasedReport, Snapshot, StorageError};
 
@@ -76,6 +74,7 @@ impl Database {
             .map_err(|error| OpenError::unavailable(path, &error))?;
         takeover::take_over(&files, format, &options, faults.as_deref())
             .map_err(|failure| failure.of(path))?;
+        files.remove_unfinished().map_err(|error| OpenError::unavailable(path, &error))?;
         let opened = open::open(files, options, faults)?;
         let unavailable = |error| OpenError::unavailable(path, &error);
         let shared = opened.shared;
@@ -251,26 +250,33 @@ impl Database {
         verified.map_err(|failure| failure.of(path))
     }
 
-    /// The number of records with content of these entries in a file of a backup or of an archive.
-    pub fn erased_in(file: &Path, ids: &HashSet<EntryId>) -> io::Result<u64> {
-        scrub::look_at(file, ids)
-    }
-
     /// Removes erased content from all files, if anything was erased, and waits until that is done. Blocks.
     pub fn scrub(&self) -> Result<(), StorageError> {
-        let shared = &self.owner.shared;
-        loop {
-            let standing = shared.scrub.standing();
-            if standing.note.is_none_or(|note| note.clean_millis.is_some()) {
-                return Ok(());
-            }
-            if let Some(failure) = standing.failure {
-                return Err(StorageError::Unavailable(failure.into()));
-            }
-            shared.queue.ready()?;
-            shared.scrub.ask_at_once();
+        while !self.scrub_now()? {
             std::thread::sleep(COMPACT_POLL);
         }
+        Ok(())
+    }
+
+    /// Requests that erased content is removed from all files now, and not only in some time. Returns true if none is left to remove. Fails
+    /// if the last attempt failed. Does not wait for it.
+    pub fn scrub_now(&self) -> Result<bool, StorageError> {
+        let shared = &self.owner.shared;
+        let standing = shared.scrub.standing();
+        if standing.note.is_none_or(|note| note.clean_millis.is_some()) {
+            return Ok(true);
+        }
+        if let Some(failure) = standing.failure {
+            return Err(StorageError::Unavailable(failure.into()));
+        }
+        shared.queue.ready()?;
+        shared.scrub.ask_at_once();
+        Ok(false)
+    }
+
+    /// Handlers are not told of what this process erases from now on: the next server on the directory tells them.
+    pub fn tell_handlers_later(&self) {
+        erasures::tell_later(&self.owner.shared);
     }
 
     /// Changes whenever files of the archive are rewritten.
@@ -340,6 +346,11 @@ impl Owner {
         let Some(threads) = self.threads.lock().take() else { return Ok(()) };
         let panicked = |thread| StorageError::unavailable(format!("the {thread} thread panicked"));
         let writer = threads.commit.join().map_err(|_| panicked("commit"));
+        if matches!(writer, Ok(Some(_)))
+            && let Err(error) = erasures::settle(&self.shared)
+        {
+            log::warn!("noting which erasures are made: {error}");
+        }
         self.shared.signal.ask_to_end();
         let checkpointed = threads.checkpoint.join();
         let logged = writer.and_then(|writer| match writer {

@@ -49,11 +49,12 @@ pub(super) fn erase(
         shared.scrub.begin(&shared.files).map_err(failed)?;
     }
     let ids = entries.iter().map(|(_, id)| *id).collect();
+    // It counts as under way before it is in the ledger.
+    let noted = Noted::new(shared.scrub.clone());
     note(shared, &writes.store, &Erased::Entries(ids))?;
     let mut sequences: Vec<Sequence> = entries.iter().map(|(at, _)| *at).collect();
     sequences.sort_unstable();
     sequences.dedup();
-    let noted = Noted::new(shared.scrub.clone());
     let (writes, sequences) = (writes.clone(), sequences.into());
     shared.queue.enqueue(Job::Erase { writes, sequences, answer, noted });
     Ok(())

@@ -3,7 +3,7 @@
 //! Keeps: before anybody reads, everything that is erased according to the ledger has no content here. Its ids are known, so an entry
 //! that is sent again is not stored. Leaves out: the ledger itself (`ledger`), and telling others that may have the entries, which comes later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::io;
 use std::ops::Bound;
@@ -17,7 +17,7 @@ use super::commit::now_ms;
 use super::database::Database;
 use super::files::Files;
 use super::keyspace::Keyspace;
-use super::log::SledLog;
+use super::log::{SledLog, size};
 use super::ops::Ops;
 use super::options::OpenFailure;
 use super::shared::Shared;
@@ -43,6 +43,18 @@ pub(super) struct Erasures {
     applied: Applied,
     /// Others may have to be told of erasures up to this number.
     tell_to: u64,
+    /// Whether they are told only by a later process what this one erases.
+    tells_later: bool,
+    /// Reads what they are told.
+    telling: Option<Telling>,
+    /// Whole stores that this process has begun to erase: the end of the ledger before that, and the last sequence.
+    wholes: VecDeque<(Mark, StoreId, Sequence)>,
+}
+
+/// Reads the ledger once, for all erasures that others are told of.
+struct Telling {
+    reader: Reader,
+    next: Option<MadeAgain>,
 }
 
 /// The content of the file `erased.applied`, a block of 512 bytes: crc32 (4), generation of the directory (16), number of the last
@@ -54,15 +66,64 @@ struct Applied {
 }
 
 impl Erasures {
+    fn new(
+        ledger: Ledger,
+        paths: Vec<PathBuf>,
+        (generation, applied): (Generation, Applied),
+        tell_to: u64,
+    ) -> Self {
+        let (tells_later, telling, wholes) = (false, None, VecDeque::new());
+        Self { ledger, paths, generation, applied, tell_to, tells_later, telling, wholes }
+    }
+
     /// Notes that these entries are about to be erased. The note is on disk when this returns.
     pub(super) fn note(&mut self, store: &StoreId, what: &Erased) -> io::Result<()> {
-        self.ledger.add(store, what, now_ms()).map(drop)
+        let before = self.ledger.end();
+        self.ledger.add(store, what, now_ms())?;
+        if let Erased::Store { last, .. } = what {
+            self.wholes.push_back((before, store.clone(), *last));
+        }
+        Ok(())
     }
 
     /// A copy of the ledger, and the number of its intact bytes.
     pub(super) fn file(&self) -> Option<(PathBuf, u64)> {
         let path = self.paths.first().filter(|_| self.ledger.bytes() > 0)?;
         Some((path.clone(), self.ledger.bytes()))
+    }
+
+    /// Up to where the database has everything, if each erasure that this process began is in the commit log.
+    fn settled(&mut self, shared: &Shared) -> Result<Mark, StorageError> {
+        while let Some((before, store, last)) = self.wholes.front() {
+            if size(shared, store)?.trimmed < *last {
+                return Ok(*before);
+            }
+            self.wholes.pop_front();
+        }
+        Ok(self.ledger.end())
+    }
+
+    /// The first erasure that others were not told of and that this process repeated.
+    fn next_to_tell(&mut self) -> io::Result<Option<MadeAgain>> {
+        let (told, tell_to) = (self.applied.told, self.tell_to);
+        let mut telling = match self.telling.take() {
+            Some(telling) => telling,
+            None => Telling { reader: Reader::open(&self.paths)?, next: None },
+        };
+        while telling.next.as_ref().is_none_or(|next| next.number <= told) {
+            match telling.reader.next()? {
+                Some(Erasure { number, store, what: Erased::Entries(entries), .. })
+                    if number <= tell_to =>
+                {
+                    telling.next = Some(MadeAgain { number, store, entries });
+                }
+                Some(erasure) if erasure.number < tell_to => {}
+                _ => return Ok(None),
+            }
+        }
+        let next = telling.next.clone();
+        self.telling = Some(telling);
+        Ok(next)
     }
 }
 
@@ -94,8 +155,8 @@ pub(super) fn apply(database: &Database) -> Result<(), OpenFailure> {
     }
     if end == applied.mark || end.number == 0 {
         let tell_to = applied.mark.number;
-        let erasures = Erasures { ledger, paths, generation, applied, tell_to };
-        *shared.erasures.lock() = Some(erasures);
+        *shared.erasures.lock() =
+            Some(Erasures::new(ledger, paths, (generation, applied), tell_to));
         return Ok(());
     }
     let storage = SledStorage::new(database.clone());
@@ -106,11 +167,14 @@ pub(super) fn apply(database: &Database) -> Result<(), OpenFailure> {
     while let Some(erasure) = reader.next()? {
         again.make(&erasure)?;
     }
+    for unread in reader.lost().iter().filter(|lost| !ledger.lost().contains(lost)) {
+        log::error!("the erasure ledger: {unread}, so what it erases is not erased here");
+    }
     let first = again.made.map_or(end.number, |first| first - 1);
     let told = if applied.told < from { applied.told } else { first };
     let applied = Applied { mark: end, told };
     write_applied(&shared.files, generation, applied)?;
-    let erasures = Erasures { ledger, paths, generation, applied, tell_to: end.number };
+    let erasures = Erasures::new(ledger, paths, (generation, applied), end.number);
     *shared.erasures.lock() = Some(erasures);
     Ok(())
 }
@@ -144,6 +208,11 @@ fn read_applied(files: &Files, generation: Generation) -> io::Result<Applied> {
     Ok(Applied { mark, told: u64_at(&block, 44) })
 }
 
+/// The number of the last record that the database is known to have.
+pub(super) fn applied_to(files: &Files, generation: Generation) -> io::Result<u64> {
+    Ok(read_applied(files, generation)?.mark.number)
+}
+
 fn write_applied(files: &Files, generation: Generation, applied: Applied) -> io::Result<()> {
     let mut block = [0; BLOCK_BYTES];
     block[4..20].copy_from_slice(&generation.0);
@@ -156,29 +225,56 @@ fn write_applied(files: &Files, generation: Generation, applied: Applied) -> io:
 
 /// The next repeated erasure that others may not have been told of.
 pub(super) fn made_again(shared: &Shared) -> Result<Option<MadeAgain>, StorageError> {
-    let (paths, told, tell_to) = match &*shared.erasures.lock() {
-        Some(it) if it.applied.told < it.tell_to => (it.paths.clone(), it.applied.told, it.tell_to),
-        _ => return Ok(None),
+    let tell_to = {
+        let mut erasures = shared.erasures.lock();
+        let waiting = erasures.as_mut().filter(|it| it.applied.told < it.tell_to);
+        let Some(erasures) = waiting else { return Ok(None) };
+        let next = erasures.next_to_tell().map_err(StorageError::unavailable)?;
+        if next.is_some() {
+            return Ok(next);
+        }
+        erasures.tell_to
     };
-    let mut reader = Reader::open(&paths).map_err(StorageError::unavailable)?;
-    while let Some(erasure) = reader.next().map_err(StorageError::unavailable)? {
-        let Erasure { number, store, what, .. } = erasure;
-        if number > tell_to {
-            break;
-        }
-        if let (Erased::Entries(entries), true) = (what, number > told) {
-            return Ok(Some(MadeAgain { number, store, entries }));
-        }
-    }
     told_again(shared, tell_to)?;
     Ok(None)
+}
+
+/// Nobody is told of what this process erases. The next one that serves the directory tells them.
+pub(super) fn tell_later(shared: &Shared) {
+    if let Some(erasures) = &mut *shared.erasures.lock() {
+        erasures.tells_later = true;
+    }
+}
+
+/// Records how far the database has the erasures of this process, so that the next start repeats none of them. Does nothing while one is
+/// under way, or after one has failed.
+pub(super) fn settle(shared: &Shared) -> Result<(), StorageError> {
+    let mut erasures = shared.erasures.lock();
+    let Some(erasures) = &mut *erasures else { return Ok(()) };
+    // An erasure counts as under way before it is in the ledger, which nobody adds to now.
+    if !shared.scrub.is_settled() {
+        return Ok(());
+    }
+    let mark = erasures.settled(shared)?;
+    let Applied { mark: before, told } = erasures.applied;
+    if mark.number <= before.number {
+        return Ok(());
+    }
+    // Others were told of the erasures of this process when they were made.
+    let is_told = told >= erasures.tell_to && !erasures.tells_later;
+    erasures.applied = Applied { mark, told: if is_told { mark.number } else { told } };
+    let written = write_applied(&shared.files, erasures.generation, erasures.applied);
+    written.map_err(StorageError::unavailable)
 }
 
 /// Records that others were told of all erasures up to the one with this number.
 pub(super) fn told_again(shared: &Shared, number: u64) -> Result<(), StorageError> {
     let mut erasures = shared.erasures.lock();
     let Some(erasures) = &mut *erasures else { return Ok(()) };
-    erasures.applied.told = erasures.applied.told.max(number);
+    let Applied { mark, told } = erasures.applied;
+    // Others were told of the erasures of this process when they were made.
+    let last = if number >= erasures.tell_to { number.max(mark.number) } else { number };
+    erasures.applied.told = told.max(last);
     let written = write_applied(&shared.files, erasures.generation, erasures.applied);
     written.map_err(StorageError::unavailable)
 }
@@ -265,6 +361,9 @@ fn whole(
             wait(database.commit(table, ops)).map_err(|error| failed(&error))?;
         }
     }
+    // The archive may have what was trimmed before the store was erased.
+    let shared = database.shared();
+    shared.scrub.begin(&shared.files)?;
     wait(log.trim(last)).map_err(|error| failed(&error))?;
     Ok(true)
 }

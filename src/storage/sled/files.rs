@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use super::backup::MARK as RESTORING;
 use super::options::OpenError;
+use super::takeover::remove_folder;
 use crate::storage::witness::WitnessFiles;
 
 const FORMAT: &str = "eventlog-server data directory, format 3\n";
@@ -32,6 +33,10 @@ const FORMATS_BEFORE: [&str; 2] =
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const MOVED: &str = "moved";
+/// Folders that only a running process uses: a database that was to replace a damaged or an older one, and files on their way to a bucket.
+const UNFINISHED: [&str; 3] = ["rebuilding", "renewing", "shipping"];
+/// The folder of large messages that are not whole. An operator may have put it on another disk, so it stays, without its files.
+const SPILL: &str = "spill";
 
 /// Less than so much free space, in bytes, counts as a full disk: sled's log grows by some MiB at a time.
 const ROOM_BYTES_MIN: u64 = 16 << 20;
@@ -179,6 +184,24 @@ impl Files {
     /// Removes the record of where it was made: from now on, it is another directory.
     pub(super) fn forget_place(&self) -> io::Result<()> {
         self.remove(&self.place())
+    }
+
+    /// Removes what an earlier process did not finish and nobody goes on with. Only the process that opens the directory may do that.
+    pub(super) fn remove_unfinished(&self) -> io::Result<()> {
+        for name in UNFINISHED {
+            remove_folder(&self.directory.join(name))?;
+        }
+        let spilled = match std::fs::read_dir(self.directory.join(SPILL)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            spilled => spilled?,
+        };
+        for entry in spilled {
+            let path = entry?.path();
+            if path.is_file() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file of the directory, if it exists.

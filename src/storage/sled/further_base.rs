@@ -80,9 +80,10 @@ impl FurtherBase {
 
     fn begin(&self, archive: Archive, files: LogFiles, position: Position) -> io::Result<Running> {
         let (shared, end) = (self.shared.clone(), Arc::new(AtomicBool::new(false)));
-        let ended = end.clone();
+        let (ended, under_way) = (end.clone(), UnderWay::begin(shared.clone()));
         let thread =
             std::thread::Builder::new().name("archive-base".to_owned()).spawn(move || {
+                let _under_way = under_way;
                 let begun = Instant::now();
                 log::info!("the archive gets a further base");
                 let written = write(&shared, &archive, &files, position, &ended);
@@ -98,6 +99,22 @@ impl FurtherBase {
                 written
             })?;
         Ok(Running { thread, end })
+    }
+}
+
+/// While this lives, a file of the archive is written that nobody may remove.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn begin(shared: Arc<Shared>) -> Self {
+        *shared.writes_base.lock() = true;
+        Self(shared)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        *self.0.writes_base.lock() = false;
     }
 }
 

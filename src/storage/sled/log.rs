@@ -338,6 +338,23 @@ impl StoreLog for SledLog {
         }
     }
 
+    fn first_known(&self) -> Result<Option<(Sequence, EntryId)>, StorageError> {
+        let head = self.writes.head();
+        self.shared.noting(&self.writes.store, || {
+            let trees = self.shared.access.trees()?;
+            let Some(reader) = self.reader(&trees) else { return Ok(None) };
+            let mut next = Sequence::FIRST;
+            while next <= head {
+                let segment = reader.segment(next)?;
+                if let Some(first) = segment.ids().next() {
+                    return Ok(Some(first));
+                }
+                next = segment.last().next();
+            }
+            Ok(None)
+        })
+    }
+
     fn note_erased(&self, last: Sequence, known: (Sequence, EntryId)) -> Result<(), AppendError> {
         erase::note(&self.shared, &self.writes.store, &Erased::Store { last, first: known })
     }

@@ -77,6 +77,7 @@ pub(crate) use ops::Ops;
 pub use ops::VALUE_BYTES_MAX;
 pub use options::{ArchiveOptions, DatabaseOptions, OpenError, ScrubOptions};
 pub use renew::Renewed;
+pub use scrub::ErasedContent;
 pub use storage::SledStorage;
 pub(crate) use tables::Tree;
 pub use tree::LOG_UNIT_BYTES;

@@ -22,6 +22,7 @@ use crate::storage::archive::{Archive, ArchiveError, Kind};
 use crate::storage::commit_log::{
     self, Found, Generation, Log, LogError, LogOptions, Position, Seam,
 };
+use crate::storage::ledger;
 use crate::storage::witness::WitnessFiles;
 
 /// An opened directory; nothing is running yet.
@@ -107,6 +108,12 @@ pub(super) fn archive_to_read(
 ) -> Option<Archive> {
     let folder = options.archive.dir.clone().unwrap_or_else(|| files.archive());
     folder.is_dir().then(|| Archive::to_read(folder, generation))
+}
+
+/// The erasure ledger of the directory, in all its copies, for reading.
+pub(super) fn ledger(files: &Files, options: &DatabaseOptions) -> io::Result<ledger::Reader> {
+    let archive = options.archive.dir.clone().unwrap_or_else(|| files.archive());
+    ledger::Reader::open(&ledger::paths(files.directory(), Some(&archive)))
 }
 
 fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, OpenFailure> {

@@ -55,6 +55,8 @@ pub(super) struct Shared {
     /// Whether erased content must be removed from files.
     pub(super) scrub: Arc<Scrub>,
     pub(super) compacting: Mutex<Compacting>,
+    /// Whether a base is being written.
+    pub(super) writes_base: Mutex<bool>,
     /// Why the last checkpoint failed, if it did.
     pub(super) checkpoint_failure: Mutex<Option<Arc<str>>>,
     /// None until the erasures in the ledger were repeated.
@@ -99,6 +101,7 @@ impl Shared {
             syncs: Histogram::of_times(),
             scrub: Arc::default(),
             compacting: Mutex::default(),
+            writes_base: Mutex::default(),
             checkpoint_failure: Mutex::new(None),
             erasures: Mutex::new(None),
         }

@@ -15,6 +15,9 @@ use super::keyspace::Keyspace;
 use crate::model::{PublicKey, StoreId};
 use crate::storage::{StorageError, UsedKeys};
 
+/// How many records are read before others get their turn.
+const READ_AT_ONCE: usize = 1_024;
+
 pub(super) struct SledUsedKeys {
     stores: DurableMap,
 }
@@ -41,12 +44,33 @@ impl SledUsedKeys {
         Ok(store.clone())
     }
 
+    async fn keys_of(&self, store: &StoreId, most: usize) -> Result<Vec<PublicKey>, StorageError> {
+        let (mut keys, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = self.stores.page(after.as_deref(), READ_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { return Ok(keys) };
+            after = Some(text(last)?.to_owned());
+            for (key, _) in page.iter().filter(|(_, of)| **of == *store.as_str().as_bytes()) {
+                if keys.len() == most {
+                    return Ok(keys);
+                }
+                let key = PublicKey::new(text(key)?);
+                keys.push(key.map_err(|_| StorageError::corrupt("a used key is malformed"))?);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn release_once(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
         let change = self.stores.change(key.as_str()).await;
         let Some(noted) = self.find(key)? else { return Ok(None) };
         change.remove().await.map_err(StorageError::unavailable)?;
         Ok(Some(noted))
     }
+}
+
+fn text(key: &[u8]) -> Result<&str, StorageError> {
+    std::str::from_utf8(key).map_err(|_| StorageError::corrupt("a used key is no text"))
 }
 
 impl UsedKeys for SledUsedKeys {
@@ -70,6 +94,14 @@ impl UsedKeys for SledUsedKeys {
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
         self.release_once(key).boxed()
+    }
+
+    fn of<'a>(
+        &'a self,
+        store: &'a StoreId,
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<PublicKey>, StorageError>> {
+        self.keys_of(store, most).boxed()
     }
 
     fn count(&self, most: usize) -> BoxFuture<'_, Result<usize, StorageError>> {

@@ -197,10 +197,11 @@ impl Group {
                     // Nobody may be waiting any more.
                     let _ = answer.send(Ok(()));
                 }
-                Part::Erase { writes, sequences, answer, noted: _noted } => {
+                Part::Erase { writes, sequences, answer, noted } => {
                     if let Some(end) = writes.end.get() {
                         ends.erase(end, &sequences);
                     }
+                    noted.done();
                     // Nobody may be waiting any more.
                     let _ = answer.send(Ok(()));
                 }

@@ -3,11 +3,13 @@
 //! Keeps: nothing that still exists is reported as gone. Leaves out: removing it (`frame`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 
 use twox_hash::XxHash3_128;
 
-use crate::model::{EntryId, Segment, Sequence};
+use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::commit_log::Position;
+use crate::storage::ledger::{Erased, Erasure, Reader};
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::record::{BadRecord, Record, records};
@@ -26,9 +28,46 @@ pub(in crate::storage::sled) struct Gone {
     keys: HashMap<u128, Position>,
     /// The sequence up to which each store is trimmed.
     trims: HashMap<Ordinal, Sequence>,
+    /// Stores that were erased as a whole: also what was trimmed before is gone.
+    wholes: Vec<Whole>,
+    /// Erased entries by their ids, if the frames do not say everything.
+    ids: HashMap<StoreId, HashSet<EntryId>>,
+    /// The stores with such ids.
+    names: HashMap<Ordinal, StoreId>,
+}
+
+/// A store that was erased as a whole.
+#[derive(Clone, Debug)]
+struct Whole {
+    store: StoreId,
+    /// Its last erased sequence.
+    last: Sequence,
+    /// One of its entries: a store of another server may have the same name.
+    known: (Sequence, EntryId),
+    /// What the files call it.
+    ordinal: Option<Ordinal>,
+    /// Whether they have that entry.
+    is_it: bool,
 }
 
 impl Gone {
+    /// Begins with what the ledger of a directory says about stores that were erased as a whole. If an archive is not written to any more,
+    /// its frames do not say what was erased since: `with_ids` takes that from the ledger, too. It takes 16 bytes of memory for each entry.
+    pub(super) fn of_ledger(mut ledger: Reader, with_ids: bool) -> io::Result<Self> {
+        let mut gone = Self::default();
+        while let Some(Erasure { store, what, .. }) = ledger.next()? {
+            match what {
+                Erased::Store { last, first } => {
+                    let whole = Whole { store, last, known: first, ordinal: None, is_it: false };
+                    gone.wholes.push(whole);
+                }
+                Erased::Entries(ids) if with_ids => gone.ids.entry(store).or_default().extend(ids),
+                Erased::Entries(_) => {}
+            }
+        }
+        Ok(gone)
+    }
+
     /// Adds what a frame contains. Call it in the order of frames, and [`Gone::sort`] afterwards.
     pub(in crate::storage::sled) fn note(
         &mut self,
@@ -48,9 +87,28 @@ impl Gone {
                     let trimmed = self.trims.entry(ordinal).or_insert(last);
                     *trimmed = last.max(*trimmed);
                 }
-                Record::Store { .. }
-                | Record::Entries { .. }
-                | Record::Change { .. }
+                Record::Store { ordinal, name } => {
+                    for whole in self.wholes.iter_mut().filter(|whole| whole.store == name) {
+                        whole.ordinal = Some(ordinal);
+                    }
+                    if self.ids.contains_key(&name) {
+                        self.names.insert(ordinal, name);
+                    }
+                }
+                Record::Entries { ordinal, segment } => {
+                    let of_store = |whole: &&mut Whole| whole.ordinal == Some(ordinal);
+                    for whole in self.wholes.iter_mut().filter(of_store) {
+                        let is_here = (segment.first()..=segment.last()).contains(&whole.known.0);
+                        whole.is_it |= is_here && segment.ids().any(|it| it == whole.known);
+                    }
+                    if let Some(ids) = self.names.get(&ordinal).and_then(|name| self.ids.get(name))
+                    {
+                        let erased = segment.ids().filter(|(_, id)| ids.contains(id));
+                        let erased: Vec<_> = erased.map(|(at, _)| (at, at)).collect();
+                        self.entries.entry(ordinal).or_default().extend(erased);
+                    }
+                }
+                Record::Change { .. }
                 | Record::Salt(_)
                 | Record::Hash { .. }
                 | Record::Time(_)
@@ -68,6 +126,11 @@ impl Gone {
 
     /// Call this when everything was noted.
     pub(in crate::storage::sled) fn sort(&mut self) {
+        for whole in self.wholes.iter().filter(|whole| whole.is_it) {
+            if let Some(ordinal) = whole.ordinal {
+                self.entries.entry(ordinal).or_default().push((Sequence::FIRST, whole.last));
+            }
+        }
         for runs in self.entries.values_mut() {
             runs.sort_unstable();
             let mut joined: Vec<(Sequence, Sequence)> = Vec::new();
@@ -81,7 +144,7 @@ impl Gone {
         }
     }
 
-    /// The number of erased entries.
+    /// The number of erased entries. Of stores that were erased as a whole, all sequences count.
     pub(in crate::storage::sled) fn entries(&self) -> u64 {
         let runs = self.entries.values().flatten();
         runs.map(|(first, last)| last.since(*first) + 1).sum()

@@ -14,5 +14,6 @@ mod verify;
 mod worker;
 
 pub(super) use note::{Noted, Scrub};
-pub(super) use verify::{look_at, verify};
+pub use verify::ErasedContent;
+pub(super) use verify::verify;
 pub(super) use worker::Scrubber;

@@ -15,6 +15,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 const EVENT_BYTES_MAX: u64 = 1_024;
 /// How much of the previous bytes is kept for the next search: an id, and the event after it.
 const OVERLAP_BYTES: usize = 2_048;
+/// Zeros are skipped in parts of this length.
+static ZEROS: [u8; 4_096] = [0; 4_096];
 /// Bits in the filter, a power of two.
 const FILTER_BITS: usize = 1 << 22;
 
@@ -24,6 +26,8 @@ pub(super) struct Needles {
     /// The hashes of the last four bytes of the ids.
     filter: Vec<u64>,
     text: Option<Vec<u8>>,
+    /// Whether nothing of it begins with a zero, so that zeros need not be searched.
+    skips_zeros: bool,
 }
 
 /// What was found.
@@ -46,7 +50,9 @@ impl Needles {
             filter[bit / 64] |= 1 << (bit % 64);
         }
         let text = text.filter(|text| !text.is_empty()).map(|text| text.as_bytes().to_vec());
-        Self { ids, filter, text }
+        let begins_with_zero = text.iter().any(|text| text[0] == 0)
+            || ids.iter().any(|id| id.as_bytes().first() == Some(&0));
+        Self { ids, filter, text, skips_zeros: !begins_with_zero }
     }
 
     /// The entries.
@@ -76,25 +82,41 @@ impl Needles {
 
     /// Checks what begins before `to`.
     fn look_at(&self, bytes: &[u8], to: usize, hits: &mut Hits) {
-        if !self.ids.is_empty() {
-            for at in 0..to.min(bytes.len().saturating_sub(EntryId::LEN)) {
-                let (id, rest) = bytes[at..].split_at(EntryId::LEN);
-                if self.may_have(id)
-                    && EntryId::from_slice(id).is_some_and(|id| self.ids.contains(&id))
-                    && is_content(rest)
-                {
-                    hits.records += 1;
-                }
+        let mut from = 0;
+        while from < to {
+            let end = to.min(from + ZEROS.len());
+            // Most of a log file, and all of a ballast.
+            if !self.skips_zeros || bytes[from..end] != ZEROS[..end - from] {
+                self.look_for_records(bytes, (from, end), hits);
+                self.look_for_text(bytes, (from, end), hits);
+            }
+            from = end;
+        }
+    }
+
+    fn look_for_records(&self, bytes: &[u8], (from, to): (usize, usize), hits: &mut Hits) {
+        if self.ids.is_empty() {
+            return;
+        }
+        for at in from..to.min(bytes.len().saturating_sub(EntryId::LEN)) {
+            let (id, rest) = bytes[at..].split_at(EntryId::LEN);
+            if self.may_have(id)
+                && EntryId::from_slice(id).is_some_and(|id| self.ids.contains(&id))
+                && is_content(rest)
+            {
+                hits.records += 1;
             }
         }
-        if let Some(text) = &self.text {
-            let mut at = 0;
-            // No text is empty.
-            while let Some(next) = bytes[at..to].iter().position(|byte| *byte == text[0]) {
-                at += next;
-                hits.texts += u64::from(bytes[at..].starts_with(text));
-                at += 1;
-            }
+    }
+
+    fn look_for_text(&self, bytes: &[u8], (from, to): (usize, usize), hits: &mut Hits) {
+        let Some(text) = &self.text else { return };
+        let mut at = from;
+        // No text is empty.
+        while let Some(next) = bytes[at..to].iter().position(|byte| *byte == text[0]) {
+            at += next;
+            hits.texts += u64::from(bytes[at..].starts_with(text));
+            at += 1;
         }
     }
 
@@ -193,6 +215,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn zeros_are_searched_for_what_begins_with_them() {
+        let zero = EntryId::from_bytes([0; 16]);
+        // The id ends with a part of zeros, and its event begins the next one.
+        let mut bytes = vec![0; 2 * ZEROS.len() - EntryId::LEN];
+        bytes.extend_from_slice(&record(zero));
+        bytes.resize(4 * ZEROS.len(), 0);
+        let hits = Needles::new([zero].into(), None).look(&mut &bytes[..]);
+        assert_eq!(hits.expect("read").records, 1);
+        let needles = Needles::new(HashSet::new(), Some("\0\u{7}"));
+        assert_eq!(needles.look(&mut &bytes[..]).expect("read").texts, 0);
+        bytes[3 * ZEROS.len()] = 7;
+        assert_eq!(needles.look(&mut &bytes[..]).expect("read").texts, 1);
     }
 
     #[test]

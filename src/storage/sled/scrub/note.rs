@@ -75,32 +75,45 @@ struct State {
     erasures: u64,
     /// The number of erasures that are not in the commit log yet.
     under_way: usize,
+    /// The number of erasures of this process that failed, so that they may be in the ledger and not in the commit log.
+    failed: usize,
     /// Whether somebody waits for the removal, so that it is due at once.
     at_once: bool,
     /// The number of archive files that were rewritten.
     rewritten: u64,
     /// Why the last attempt failed.
     failure: Option<String>,
+    /// Whether it was checked if something kept aside must be removed.
+    is_kept_known: bool,
     end: bool,
 }
 
 /// An erasure that is not in the commit log yet. When this is dropped, it is there or will never be.
 #[derive(Debug)]
-pub(in crate::storage::sled) struct Noted(Arc<Scrub>);
+pub(in crate::storage::sled) struct Noted {
+    scrub: Arc<Scrub>,
+    is_done: bool,
+}
 
 impl Noted {
     /// Counts an erasure that was begun.
     pub(in crate::storage::sled) fn new(scrub: Arc<Scrub>) -> Self {
         scrub.state.lock().under_way += 1;
-        Self(scrub)
+        Self { scrub, is_done: false }
+    }
+
+    /// The erasure is in the commit log.
+    pub(in crate::storage::sled) fn done(mut self) {
+        self.is_done = true;
     }
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.scrub.state.lock();
         state.under_way -= 1;
         state.erasures += 1;
+        state.failed += usize::from(!self.is_done);
     }
 }
 
@@ -109,6 +122,20 @@ impl Drop for Noted {
 pub(in crate::storage::sled) struct Standing {
     pub(in crate::storage::sled) note: Option<Note>,
     pub(in crate::storage::sled) failure: Option<String>,
+}
+
+impl State {
+    fn until_kept_is_due(&self, kept_aside: Duration) -> Duration {
+        if !self.is_kept_known {
+            return KEPT_FIRST;
+        }
+        let kept_aside = u64::try_from(kept_aside.as_millis()).unwrap_or(u64::MAX);
+        let due = self.note.and_then(|note| note.aside_millis);
+        let left = due.map(|aside| aside.saturating_add(kept_aside).saturating_sub(now_ms()));
+        // If it is overdue, removing it has failed.
+        let left = left.filter(|left| *left > 0).map(|left| Duration::from_millis(left + 1));
+        left.map_or(KEPT_EVERY, |left| left.min(KEPT_EVERY))
+    }
 }
 
 impl Scrub {
@@ -148,6 +175,12 @@ impl Scrub {
         Standing { note: state.note, failure: state.failure.clone() }
     }
 
+    /// Whether every erasure that this process began is in the commit log.
+    pub(in crate::storage::sled) fn is_settled(&self) -> bool {
+        let state = self.state.lock();
+        state.under_way == 0 && state.failed == 0
+    }
+
     /// The figures about it.
     pub(in crate::storage::sled) fn figures(&self) -> [Figure; 2] {
         let state = self.state.lock();
@@ -170,7 +203,12 @@ impl Scrub {
 
     /// Waits until a removal is due, which is this long after an erasure, or until `again`. Returns the number of erasures. `None` if
     /// the thread must end.
-    pub(super) fn wait(&self, after: Duration, again: Option<Instant>) -> Option<u64> {
+    /// What was kept aside is to be removed `kept_aside` after an erasure: it returns for that as well.
+    pub(super) fn wait(
+        &self,
+        (after, kept_aside): (Duration, Duration),
+        again: Option<Instant>,
+    ) -> Option<u64> {
         let mut state = self.state.lock();
         let mut due = None;
         loop {
@@ -188,7 +226,9 @@ impl Scrub {
                 let _ = self.wake.wait_until(&mut state, at);
             } else {
                 (state.at_once, due) = (false, None);
-                if self.wake.wait_for(&mut state, KEPT_EVERY).timed_out() {
+                let pause = state.until_kept_is_due(kept_aside);
+                if self.wake.wait_for(&mut state, pause).timed_out() {
+                    state.is_kept_known = true;
                     return Some(state.erasures);
                 }
             }
@@ -228,6 +268,8 @@ impl Scrub {
         state.failure = failure;
         let Some(note) = state.note else { return Ok(()) };
         let is_all = state.erasures == erasures && state.under_way == 0;
+        // What was kept aside is checked now.
+        state.is_kept_known = true;
         if state.failure.is_none() && is_all && note.clean_millis.is_none() {
             let note = Note { clean_millis: Some(now_ms()), ..note };
             note.write(files)?;
@@ -239,3 +281,6 @@ impl Scrub {
 
 /// How often to check whether something kept aside must be removed.
 const KEPT_EVERY: Duration = Duration::from_secs(10 * 60);
+/// When that is checked for the first time after the start. Commands that open the directory end before, and do not know how long the
+/// server is to keep it.
+const KEPT_FIRST: Duration = Duration::from_secs(60);

@@ -339,3 +339,114 @@ fn what_was_kept_aside_before_goes_in_time() {
     assert_eq!(kept::before(&folders, clean.expect("clean")).expect("read"), []);
     assert_eq!(kept::list(&folders).expect("read").len(), 1);
 }
+
+#[test]
+fn what_was_trimmed_before_its_store_was_erased_goes_as_well() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let storage = open(path, &options());
+    let log = storage.open(&store("a")).expect("open");
+    write(&*log, 200, SECRET);
+    storage.snapshot().expect("archived");
+    let last = log.head();
+    wait(log.trim(last)).expect("trimmed");
+    let later = write(&*log, 1, "later");
+    let other = storage.open(&store("b")).expect("open");
+    let names = ids(1);
+    let entries = [(names[0], "key".to_owned(), "of another store".to_owned())];
+    wait(other.append(vec![segment(other.head().next(), &entries)])).expect("appended");
+    storage.snapshot().expect("archived");
+    assert!(!files_with(&path.join("archive"), SECRET).is_empty());
+    let first = log.first_known().expect("read").expect("an id");
+    assert_eq!(first.0, Sequence::FIRST);
+    log.note_erased(last, first).expect("noted");
+    storage.content_is_erased().expect("noted");
+    clean(&storage);
+    assert_eq!(files_with(path, SECRET), Vec::<String>::new());
+    assert!(!files_with(path, "of another store").is_empty());
+    assert_eq!(read_all(&*log, 1 << 20).iter().flat_map(Segment::ids).collect::<Vec<_>>(), later);
+    let known = log.lookup(&[first.1]).expect("read");
+    assert_eq!(known, [Some(Sequence::FIRST)], "it stays known");
+    drop((log, other));
+    storage.database.close().expect("closed");
+    drop(storage);
+    assert_eq!(Database::verify(path, &options()).expect("read").faults, []);
+    let report = Database::verify_erased(path, &options(), Some(SECRET)).expect("read");
+    assert!(report.is_clean() && report.entries >= 200, "{report:?}");
+}
+
+#[test]
+fn half_made_files_that_nobody_goes_on_with_do_not_keep_it_waiting_and_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let storage = open(path, &options());
+    let log = storage.open(&store("a")).expect("open");
+    let secret = write(&*log, 3, SECRET);
+    storage.snapshot().expect("archived");
+    drop(log);
+    storage.database.close().expect("closed");
+    drop(storage);
+    let mut without = options();
+    without.archive.enabled = false;
+    let some = zstd::encode_all(SECRET.as_bytes(), 1).expect("zstd");
+    for name in ["archive/00000009.base.zst.new", "archive/00000009.log.zst.new"] {
+        std::fs::write(path.join(name), &some).expect("written");
+    }
+    for name in ["shipping/1.log.zst", "spill/1", "rebuilding/db", "renewing/log"] {
+        let path = path.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, SECRET).expect("written");
+    }
+    let storage = open(path, &without);
+    let log = storage.open(&store("a")).expect("open");
+    wait(log.erase(&secret)).expect("erased");
+    clean(&storage);
+    assert_eq!(files_with(path, SECRET), Vec::<String>::new());
+    for name in ["archive/00000009.base.zst.new", "shipping", "rebuilding", "renewing"] {
+        assert!(!path.join(name).exists(), "{name}");
+    }
+    // One that is left although the archive is on: whoever wrote it has failed.
+    drop(log);
+    storage.database.close().expect("closed");
+    drop(storage);
+    let storage = open(path, &options());
+    std::fs::write(path.join("archive/00000009.base.zst.new"), &some).expect("written");
+    let log = storage.open(&store("a")).expect("open");
+    wait(log.erase(&write(&*log, 1, "more"))).expect("erased");
+    clean(&storage);
+    assert!(!path.join("archive/00000009.base.zst.new").exists());
+    drop(log);
+    storage.database.close().expect("closed");
+}
+
+#[test]
+fn the_check_knows_from_the_ledger_what_is_erased() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let mut without = options();
+    without.archive.enabled = false;
+    let storage = open(path, &without);
+    let log = storage.open(&store("a")).expect("open");
+    let secret = write(&*log, 3, SECRET);
+    wait(log.erase(&secret)).expect("erased");
+    clean(&storage);
+    let known = |running: bool, names: &[&str]| {
+        let report = Database::verify_erased(path, &without, None).expect("read");
+        assert_eq!(report.ids.len(), 3, "running: {running}, without {names:?}");
+        assert!(report.is_clean() && report.unread.is_empty());
+        assert!(secret.iter().all(|(_, id)| report.ids.contains(id)));
+    };
+    known(true, &[]);
+    drop(log);
+    storage.database.close().expect("closed");
+    drop(storage);
+    known(false, &[]);
+    // A damaged copy changes nothing.
+    let damaged = std::fs::read(path.join("erased.a")).expect("a ledger");
+    std::fs::write(path.join("erased.a"), vec![0; damaged.len()]).expect("written");
+    known(false, &["erased.a"]);
+    std::fs::write(path.join("erased.b"), [vec![0; 60], damaged[60..].to_vec()].concat())
+        .expect("written");
+    let report = Database::verify_erased(path, &without, None).expect("read");
+    assert_eq!(report.unread, ["it ends with record 0, and had 1"]);
+}

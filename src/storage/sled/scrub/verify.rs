@@ -1,7 +1,7 @@
 //! Checks whether files have content of erased entries: the whole data directory and its archive, decompressed, including unused parts of files.
 //!
-//! Keeps: nothing is written, and the directory may be in use. The archive and the commit log of the directory tell what is erased.
-//! Leaves out: removing that content from files (`worker`).
+//! Keeps: nothing is written, and the directory may be in use. The erasure ledger tells what is erased, and so do the archive and the
+//! commit log, in case that records of it are lost. Leaves out: removing that content from files (`worker`).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -17,6 +17,8 @@ use crate::storage::archive::Archive;
 use crate::storage::commit_log::{
     Found, FoundFrame, Generation, LogOptions, Position, read_running,
 };
+use crate::storage::ledger::Erased;
+use crate::storage::sled::erasures;
 use crate::storage::sled::files::Files;
 use crate::storage::sled::open;
 use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
@@ -45,22 +47,53 @@ pub(in crate::storage::sled) fn verify(
     }
 }
 
-/// The ids of erased entries according to the directory of `files`.
-fn erased_ids(files: &Files, options: &DatabaseOptions) -> Result<HashSet<EntryId>, OpenFailure> {
+/// What is erased according to a directory.
+struct Known {
+    ids: HashSet<EntryId>,
+    /// See [`ErasedReport::unread`].
+    unread: Vec<String>,
+    /// See [`ErasedReport::is_behind`].
+    is_behind: bool,
+}
+
+fn known(files: &Files, options: &DatabaseOptions) -> Result<Known, OpenFailure> {
     let generation = generation(files)?;
     let frames =
         Frames { files, archive: open::archive_to_read(files, options, generation), generation };
-    let mut gone = Gone::default();
+    let mut gone = Gone::of_ledger(open::ledger(files, options)?, false)?;
     frames.each(&mut |frame| Ok(gone.note(frame.position, frame.body)?))?;
     gone.sort();
     let mut ids = HashSet::new();
     frames.each(&mut |frame| Ok(gone.ids_in(frame.body, &mut ids)?))?;
-    Ok(ids)
+    // This comes last: what is erased meanwhile is in the ledger before it is in the log.
+    let mut ledger = open::ledger(files, options)?;
+    while let Some(erasure) = ledger.next()? {
+        if let Erased::Entries(erased) = erasure.what {
+            ids.extend(erased);
+        }
+    }
+    let (end, applied) = (ledger.mark().number, erasures::applied_to(files, generation)?);
+    let mut unread = ledger.lost().to_vec();
+    if end < applied {
+        unread.push(format!("it ends with record {end}, and had {applied}"));
+    }
+    Ok(Known { ids, unread, is_behind: applied < end })
 }
 
-/// Searches one file. Its name tells its kind.
-pub(in crate::storage::sled) fn look_at(path: &Path, ids: &HashSet<EntryId>) -> io::Result<u64> {
-    look(path, &Needles::new(ids.clone(), None), false).map(|hits| hits.records)
+/// Searches files one by one. Their names tell their kinds.
+pub struct ErasedContent(Needles);
+
+impl ErasedContent {
+    /// Searches for content of these entries, and for this text.
+    pub fn new(ids: HashSet<EntryId>, text: Option<&str>) -> Self {
+        Self(Needles::new(ids, text))
+    }
+
+    /// The number of records with content of these entries in a file of a backup or of an archive, and how often it has the text. What is
+    /// behind damage in the file is not searched.
+    pub fn look(&self, path: &Path) -> io::Result<(u64, u64)> {
+        look(path, &self.0, false).map(|hits| (hits.records, hits.texts))
+    }
 }
 
 fn generation(files: &Files) -> Result<Generation, OpenFailure> {
@@ -101,7 +134,7 @@ fn once(
     options: &DatabaseOptions,
     text: Option<&str>,
 ) -> Result<ErasedReport, OpenFailure> {
-    let ids = erased_ids(files, options)?;
+    let Known { ids, unread, is_behind } = known(files, options)?;
     let needles = Needles::new(ids, text);
     let note = Note::read(files.directory())?;
     let mut looking =
@@ -126,6 +159,8 @@ fn once(
     Ok(ErasedReport {
         entries: ids.len() as u64,
         ids,
+        unread,
+        is_behind,
         is_due: note.is_some_and(|note| note.clean_millis.is_none()),
         erased_millis: note.map(|note| note.erased_millis),
         clean_millis: note.and_then(|note| note.clean_millis),

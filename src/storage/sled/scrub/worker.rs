@@ -13,7 +13,9 @@ use super::{frame, kept};
 use crate::storage::archive::{Archive, ArchiveError, ArchivedFile, Kind};
 use crate::storage::commit_log::{FoundFrame, LogFiles};
 use crate::storage::sled::commit::{Job, now_ms};
+use crate::storage::sled::erasures;
 use crate::storage::sled::keyspace::Keyspace;
+use crate::storage::sled::open;
 use crate::storage::sled::ops::Ops;
 use crate::storage::sled::record::BadRecord;
 use crate::storage::sled::shared::Shared;
@@ -73,8 +75,9 @@ impl Scrubber {
 
     fn run(&mut self) {
         let shared = self.shared.clone();
-        let mut again = None;
-        while let Some(erasures) = shared.scrub.wait(shared.options.scrub.after, again.take()) {
+        let (mut again, options) = (None, &shared.options.scrub);
+        let times = (options.after, options.kept_aside);
+        while let Some(count) = shared.scrub.wait(times, again.take()) {
             let standing = shared.scrub.standing();
             if standing.note.is_some_and(|note| note.clean_millis.is_none()) {
                 let begun = Instant::now();
@@ -98,8 +101,11 @@ impl Scrubber {
                         );
                     }
                 }
-                if let Err(error) = shared.scrub.ended(&shared.files, erasures, failure) {
+                if let Err(error) = shared.scrub.ended(&shared.files, count, failure) {
                     log::error!("noting that the files are clean of erased content: {error}");
+                }
+                if let Err(error) = erasures::settle(&shared) {
+                    log::warn!("noting which erasures are made: {error}");
                 }
             }
             if let Err(error) = self.remove_kept() {
@@ -187,18 +193,15 @@ impl Scrubber {
     fn archive(&mut self) -> Result<(), Stop> {
         let Some(archive) = self.archive.clone() else { return Ok(()) };
         archive.remove_superseded()?;
-        // A base in progress may have been begun before.
-        while archive.writes_base()? {
-            if self.shared.scrub.pause(POLL) {
-                return Err(Stop::End);
-            }
-        }
+        self.wait_for_base(&archive)?;
         let listing = archive.files()?;
         if let Some(file) = listing.unreadable.first() {
             let path = file.path.display();
             return Err(Stop::Failed(format!("{path} cannot be read, and may have some of it")));
         }
-        let mut gone = Gone::default();
+        let (files, options) = (&self.shared.files, &self.shared.options);
+        let ledger = open::ledger(files, options)?;
+        let mut gone = Gone::of_ledger(ledger, !options.archive.enabled)?;
         for file in &listing.files {
             file.each(|frame| {
                 self.breathe(&frame)?;
@@ -216,6 +219,22 @@ impl Scrubber {
             gone.entries()
         );
         Ok(())
+    }
+
+    /// A base that is being written may have been begun before. What nobody writes any more is removed.
+    fn wait_for_base(&self, archive: &Archive) -> Result<(), Stop> {
+        loop {
+            {
+                let is_written = self.shared.writes_base.lock();
+                if !*is_written {
+                    let nobody_writes = !self.shared.options.archive.enabled;
+                    return Ok(archive.remove_unfinished(nobody_writes)?);
+                }
+            }
+            if self.shared.scrub.pause(POLL) {
+                return Err(Stop::End);
+            }
+        }
     }
 
     fn rewrite(

@@ -125,7 +125,11 @@ fn an_older_backup_is_restored_without_what_a_newer_directory_beside_it_erased()
     drop(log);
     close(&storage);
     let made = ground.folder.path().join("made");
-    Database::restore(&early, &made, &options(), &Wanted::default()).expect("restored");
+    // The ledger of the older one does not have it.
+    let older = early.held().expect("backups").remove(0);
+    assert_eq!(older.before, None);
+    let wanted = Wanted { generation: Some(older.generation), until: None };
+    Database::restore(&early, &made, &options(), &wanted).expect("restored");
     let storage = open(&made);
     let log = storage.open(&store("a")).expect("open");
     assert_eq!(all_ids(&*log), ground.all[1..5]);
@@ -244,4 +248,105 @@ fn a_directory_whose_ledger_cannot_be_written_does_not_open() {
     assert!(matches!(refused, Some(OpenError::Unavailable { .. })), "{refused:?}");
     std::fs::remove_dir(&path).expect("removed");
     ground.check(&ground.data(), &KEPT);
+}
+
+fn is_due(storage: &SledStorage) -> bool {
+    let note = storage.database.shared().scrub.standing().note;
+    note.is_some_and(|note| note.clean_millis.is_none())
+}
+
+#[test]
+fn what_this_directory_erased_is_not_erased_again_at_the_next_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = open(folder.path());
+    let log = storage.open(&store("a")).expect("open");
+    let all = ids(10);
+    append(&*log, &all, 40);
+    let entries: Vec<_> = (1..).map(|n| Sequence::ZERO.plus(n)).zip(all.iter().copied()).collect();
+    wait(log.erase(&entries[..8])).expect("erased");
+    log.note_erased(Sequence::ZERO.plus(8), entries[0]).expect("noted");
+    wait(log.trim(Sequence::ZERO.plus(8))).expect("trimmed");
+    storage.database.scrub().expect("clean");
+    drop(log);
+    close(&storage);
+    for _ in 0..2 {
+        let storage = open(folder.path());
+        assert!(!is_due(&storage), "everything is erased and trimmed already");
+        assert_eq!(storage.made_again().expect("read"), None);
+        close(&storage);
+    }
+    // A store whose trim did not come about is trimmed by the next start.
+    let storage = open(folder.path());
+    let log = storage.open(&store("a")).expect("open");
+    log.note_erased(Sequence::ZERO.plus(9), entries[0]).expect("noted");
+    drop(log);
+    close(&storage);
+    let storage = open(folder.path());
+    let log = storage.open(&store("a")).expect("open");
+    assert_eq!(log.trimmed(), Sequence::ZERO.plus(9));
+    assert!(is_due(&storage));
+    close(&storage);
+}
+
+#[test]
+fn the_ledger_is_read_once_for_all_that_others_are_told_again() {
+    let ground = Ground::new();
+    for n in [0, 2, 3] {
+        let archive = ground.data().join("archive");
+        let mut ledger = Ledger::open(&ground.data(), Some(&archive)).expect("open");
+        ledger.add(&store("a"), &Erased::Entries(vec![ground.all[n]]), 1).expect("written");
+    }
+    let storage = open(&ground.data());
+    for n in [0, 2, 3] {
+        for _ in 0..2 {
+            let again = storage.made_again().expect("read").expect("one");
+            assert_eq!(again.entries, [ground.all[n]]);
+        }
+        // Whoever opens the files again finds nothing.
+        for name in ["erased.a", "erased.b", "archive/erased"] {
+            let _ = std::fs::remove_file(ground.data().join(name));
+        }
+        let again = storage.made_again().expect("read").expect("one");
+        storage.told_again(again.number).expect("noted");
+    }
+    assert_eq!(storage.made_again().expect("read"), None);
+    close(&storage);
+}
+
+#[test]
+fn the_next_process_tells_of_what_a_command_erased() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let storage = open(folder.path());
+    let log = storage.open(&store("a")).expect("open");
+    let all = ids(3);
+    append(&*log, &all, 40);
+    let one = |n: usize| [(Sequence::ZERO.plus(n as u64 + 1), all[n])];
+    wait(log.erase(&one(0))).expect("erased");
+    drop(log);
+    close(&storage);
+    let storage = open(folder.path());
+    assert_eq!(storage.made_again().expect("read"), None, "a server tells at once");
+    storage.database.tell_handlers_later();
+    let log = storage.open(&store("a")).expect("open");
+    wait(log.erase(&one(1))).expect("erased");
+    drop(log);
+    close(&storage);
+    for _ in 0..2 {
+        let storage = open(folder.path());
+        let again = storage.made_again().expect("read").expect("one");
+        assert_eq!(again.entries, all[1..2]);
+        // It erases more meanwhile, and ends before it has told.
+        let log = storage.open(&store("a")).expect("open");
+        wait(log.erase(&one(2))).expect("erased");
+        drop(log);
+        close(&storage);
+    }
+    let storage = open(folder.path());
+    while let Some(again) = storage.made_again().expect("read") {
+        storage.told_again(again.number).expect("noted");
+    }
+    close(&storage);
+    let storage = open(folder.path());
+    assert_eq!(storage.made_again().expect("read"), None);
+    close(&storage);
 }

@@ -1,0 +1,40 @@
+//! Tells of erasures that this process did not make: those that the storage repeated when it was opened, and those of a stopped server.
+//!
+//! Keeps: handlers are told of each of them at least once, also after a restart. Leaves out: erasing (`erasures`, `storage`).
+
+use super::erasures::{AT_ONCE, EraseError, Erasures, blocking};
+use crate::processing::{TrimError, forget_erased, has_letters};
+use crate::storage::MadeAgain;
+
+impl Erasures {
+    /// Does what remains to be done for them.
+    pub(super) async fn tell_again(&self) -> Result<(), EraseError> {
+        loop {
+            let storage = self.storage.clone();
+            let Some(MadeAgain { number, store, entries }) =
+                blocking(move || storage.made_again()).await?
+            else {
+                return Ok(());
+            };
+            for part in entries.chunks(AT_ONCE) {
+                let opened = self.stores.open(&store).await?;
+                let _lease = opened.feed.lease();
+                let (log, asked) = (opened.feed.log(), part.to_vec());
+                let known = blocking(move || log.lookup(&asked)).await?;
+                let known = part.iter().zip(known).filter_map(|(id, at)| Some((at?, *id)));
+                let known: Vec<_> = known.collect();
+                if let Some(processor) = &self.processor
+                    && has_letters(&**processor.journal(), &store).await.map_err(TrimError::from)?
+                {
+                    // A backup has dead letters of entries that were erased later.
+                    let storage = self.storage.clone();
+                    blocking(move || storage.content_is_erased()).await?;
+                    forget_erased(&**processor.journal(), &store, &known).await?;
+                }
+                self.tell(&store, &opened.feed, &known).await?;
+            }
+            let storage = self.storage.clone();
+            blocking(move || storage.told_again(number)).await?;
+        }
+    }
+}
