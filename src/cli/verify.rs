@@ -63,12 +63,11 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         writeln!(out, "{path}: {store}{}", fault.finding)?;
     }
     let frames = counted(found.frames, "frame", "frames");
-    let of_log = format!("read {frames} of the commit log and the archive");
     if is_running {
-        writeln!(out, "{of_log}")?;
+        writeln!(out, "read {frames} of the archive, and of the commit log up to the last checkpoint")?;
     } else {
         let (stores, entries) = (text::stores(found.stores), text::entries(found.entries));
-        writeln!(out, "{of_log}, and {entries} in {stores}")?;
+        writeln!(out, "read {frames} of the commit log and the archive, and {entries} in {stores}")?;
     }
     if found.logged > 0 {
         let logged = text::entries(found.logged);
