@@ -64,10 +64,16 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     }
     let frames = counted(found.frames, "frame", "frames");
     if is_running {
-        writeln!(out, "read {frames} of the archive, and of the commit log up to the last checkpoint")?;
+        writeln!(
+            out,
+            "read {frames} of the archive, and of the commit log up to the last checkpoint"
+        )?;
     } else {
         let (stores, entries) = (text::stores(found.stores), text::entries(found.entries));
-        writeln!(out, "read {frames} of the commit log and the archive, and {entries} in {stores}")?;
+        writeln!(
+            out,
+            "read {frames} of the commit log and the archive, and {entries} in {stores}"
+        )?;
     }
     if found.logged > 0 {
         let logged = text::entries(found.logged);
