@@ -17,12 +17,16 @@ export const isAway = (error) => error instanceof Problem && error.status === 0
 
 const listeners = new Set()
 
-// Called when the session has ended ("signed-out"), and when the server is gone ("away") or back ("here").
+// Called when the session has ended ("signed-out", "signed-out-elsewhere" by another tab), and when the server is gone ("away") or back ("here").
 export const onState = (listener) => {
   listeners.add(listener)
   return () => listeners.delete(listener)
 }
 const tell = (state) => listeners.forEach((listener) => listener(state))
+
+// The tabs of a browser share one session.
+const tabs = new BroadcastChannel("console")
+tabs.onmessage = ({ data }) => data === "signed-out" && tell("signed-out-elsewhere")
 
 const request = async (method, path, body) => {
   let response
@@ -51,7 +55,13 @@ const request = async (method, path, body) => {
   throw new Problem(response.status, problem.reason, problem.detail, response.headers.get("retry-after"))
 }
 
-const name = encodeURIComponent
+// A name as a part of a path. Browsers take `.` and `..` for steps in the path, in any spelling.
+const name = (text) => {
+  if (text === "." || text === "..") {
+    throw new Problem(400, "unaddressable", `A browser cannot ask for the name “${text}”. Use the command line instead: eventlog-server tail, write and keys know it.`)
+  }
+  return encodeURIComponent(text)
+}
 
 // How many bytes of each payload are requested for lists.
 export const SHOWN_MAX = 1024
@@ -61,60 +71,78 @@ const search = (query) => {
   return given.length > 0 ? `?${new URLSearchParams(given)}` : ""
 }
 
-// Up to `most` items of a list that comes in pages, and whether there are more.
+// How many pages are requested for one list. Pages of a search may be empty.
+const PAGES_MAX = 10
+
+// Up to `most` items of a list that comes in pages, and whether there may be more.
 const all = async (path, list, most, query = {}) => {
   const items = []
-  let after
+  let [after, pages] = [undefined, 0]
   do {
-    const page = await request("GET", `admin/${path}${search({ ...query, after, limit: Math.min(1000, most) })}`)
+    const page = await request("GET", `admin/${path}${search({ ...query, after, limit: Math.min(1000, most - items.length) })}`)
     items.push(...page[list])
     after = page.next
-  } while (after !== undefined && items.length < most)
+    pages++
+  } while (after !== undefined && items.length < most && pages < PAGES_MAX)
   return { items, more: after !== undefined }
 }
 
 export const api = {
   session: () => request("GET", "console/session"),
   signIn: (token) => request("POST", "console/session", { token }),
-  signOut: () => request("DELETE", "console/session"),
+  signOut: async () => {
+    await request("DELETE", "console/session")
+    tabs.postMessage("signed-out")
+  },
 
   overview: () => request("GET", "admin/overview"),
   tokens: () => request("GET", "admin/tokens"),
   reload: () => request("POST", "admin/reload", {}),
 
   stores: (most) => all("stores", "stores", most),
-  store: (store) => request("GET", `admin/stores/${name(store)}`),
-  entries: (store, query) => request("GET", `admin/stores/${name(store)}/entries${search(query)}`),
-  write: (store, entries, runHandlers) =>
+  store: async (store) => request("GET", `admin/stores/${name(store)}`),
+  entries: async (store, query) => request("GET", `admin/stores/${name(store)}/entries${search(query)}`),
+  write: async (store, entries, runHandlers) =>
     request("POST", `admin/stores/${name(store)}/entries`, { runHandlers, entries }),
 
-  erase: (store, what) => request("POST", `admin/stores/${name(store)}/erase`, what),
-  trim: (store, before) => request("POST", `admin/stores/${name(store)}/trim`, { before }),
+  erase: async (store, what) => request("POST", `admin/stores/${name(store)}/erase`, what),
+  trim: async (store, before) => request("POST", `admin/stores/${name(store)}/trim`, { before }),
 
   schemaBinary: (json) => request("POST", "admin/schema-binary", { json }),
 
-  keys: (most) => all("keys", "keys", most),
-  key: (key) => request("GET", `admin/keys/${name(key)}`),
-  assign: (key, storeId) => request("PUT", `admin/keys/${name(key)}`, { storeId }),
-  remove: (key) => request("DELETE", `admin/keys/${name(key)}`),
-  release: (key) => request("POST", `admin/keys/${name(key)}/release`, {}),
-  signingKey: (key) => request("GET", `admin/keys/${name(key)}/signing-key`),
-  pin: (key, signingKey) => request("PUT", `admin/keys/${name(key)}/signing-key`, { signingKey }),
-  unpin: (key) => request("DELETE", `admin/keys/${name(key)}/signing-key`),
+  // `wanted`: { storeId } or { search }.
+  keys: async (most, { storeId, search = "" }) => {
+    const { items, more } = await all("keys", "keys", 5_000)
+    const text = search.toLowerCase()
+    const has = (key) => (storeId === undefined || key.storeId === storeId) && `${key.publicKey}\n${key.storeId}`.toLowerCase().includes(text)
+    const found = items.filter(has)
+    return { items: found.slice(0, most), more: more || found.length > most }
+  },
+  key: async (key) => request("GET", `admin/keys/${name(key)}`),
+  assign: async (key, storeId) => request("PUT", `admin/keys/${name(key)}`, { storeId }),
+  remove: async (key) => request("DELETE", `admin/keys/${name(key)}`),
+  release: async (key) => request("POST", `admin/keys/${name(key)}/release`, {}),
+  signingKey: async (key) => request("GET", `admin/keys/${name(key)}/signing-key`),
+  pin: async (key, signingKey) => request("PUT", `admin/keys/${name(key)}/signing-key`, { signingKey }),
+  unpin: async (key) => request("DELETE", `admin/keys/${name(key)}/signing-key`),
 
   revocations: (most) => all("revocations", "revocations", most),
   revoke: (revocation) => request("POST", "admin/revocations", revocation),
   lift: (id) => request("DELETE", `admin/revocations/${name(id)}`),
 
   sessions: (most) => all("sessions", "sessions", most),
-  closeSubscription: (id, key) => request("DELETE", `admin/sessions/${id}/subscriptions/${name(key)}`),
+  closeSubscription: async (id, key) => request("DELETE", `admin/sessions/${id}/subscriptions/${name(key)}`),
   closeSession: (id) => request("DELETE", `admin/sessions/${id}`),
 
   groups: () => all("groups", "groups", 1000),
   groupsIn: (store) => all("groups", "groups", 1000, { storeId: store }),
   pause: (group) => request("POST", `admin/groups/${name(group)}/pause`, {}),
   resume: (group) => request("POST", `admin/groups/${name(group)}/resume`, {}),
-  deadLetters: (group, after) => request("GET", `admin/groups/${name(group)}/dead-letters${search({ after })}`),
+  deadLetters: async (group, storeId, most) => {
+    const { items, more } = await all(`groups/${name(group)}/dead-letters`, "deadLetters", storeId === undefined ? most : 10_000)
+    const found = items.filter((letter) => storeId === undefined || letter.storeId === storeId)
+    return { items: found.slice(0, most), more: more || found.length > most }
+  },
   retry: (group, storeId, sequence) =>
     request("POST", `admin/groups/${name(group)}/dead-letters/retry`, { storeId, sequence }),
   dismiss: (group, storeId, sequence) =>

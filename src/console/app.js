@@ -2,8 +2,8 @@
 
 import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.js"
 import { api, onState } from "./api.js"
-import { Empty, Failed, Loading, Said } from "./parts.js"
-import { link, useRoute } from "./route.js"
+import { Failed, Loading, NoView, Said, focusHeading } from "./parts.js"
+import { decode, link, useRoute } from "./route.js"
 import { Access } from "./views/access.js"
 import { Groups } from "./views/groups.js"
 import { Keys } from "./views/keys.js"
@@ -16,7 +16,7 @@ import { Write } from "./views/write.js"
 
 const VIEWS = [
   { path: "overview", name: "Overview", view: Overview },
-  { path: "stores", name: "Stores", view: ({ route, may }) => (route.path[1] ? html`<${Store} key=${route.path[1]} route=${route} may=${may} />` : html`<${Stores} route=${route} may=${may} />`) },
+  { path: "stores", name: "Stores", view: ({ route, may }) => (route.path[1] ? html`<${Store} key=${route.path[1]} route=${route} may=${may} />` : html`<${Stores} route=${route} may=${may} />`), parts: true },
   { path: "keys", name: "Keys", view: Keys },
   { path: "sessions", name: "Sessions", view: Sessions },
   { path: "processing", name: "Processing", view: Groups },
@@ -25,17 +25,21 @@ const VIEWS = [
 ]
 
 // A token in the address, as `serve --dev` prints it, is used once and then removed from the address.
+const TOKEN = /^#token=([^&]+)/
+const isToken = () => TOKEN.test(location.hash)
 const takeToken = () => {
-  const token = location.hash.match(/^#token=([^&]+)/)?.[1]
+  const token = location.hash.match(TOKEN)?.[1]
   if (token === undefined) return undefined
   history.replaceState(null, "", "#/overview")
-  return decodeURIComponent(token)
+  dispatchEvent(new HashChangeEvent("hashchange"))
+  return decode(token)
 }
 
+// Without a cookie there is nothing to say: no token was given yet.
 const begin = async () => {
   const token = takeToken()
   if (token !== undefined) return api.signIn(token)
-  return api.session()
+  return api.session().catch((error) => Promise.reject(error.status === 401 ? { status: 401 } : error))
 }
 
 const App = () => {
@@ -44,19 +48,32 @@ const App = () => {
   const start = (first) => first.then((session) => setWho({ session }), (error) => setWho({ error }))
   useEffect(() => {
     const stop = onState((state) => {
-      if (state === "signed-out") setWho({ error: { status: 401 }, ended: true })
+      if (state === "signed-out") setWho((who) => ({ error: { status: 401 }, ended: who.session ? "by-server" : who.ended }))
+      else if (state === "signed-out-elsewhere") setWho({ error: { status: 401 }, ended: "elsewhere" })
       else setAway(state === "away")
     })
+    // An address with a token may be typed over another one, which loads nothing.
+    const typed = () => isToken() && start(begin())
+    addEventListener("hashchange", typed)
     start(begin())
-    return stop
+    return () => {
+      removeEventListener("hashchange", typed)
+      stop()
+    }
   }, [])
+  useEffect(() => {
+    if (!away) return
+    const look = () => api.session().catch(({ status }) => status === 401 && setWho({ error: { status: 401 }, ended: "by-server" }))
+    const timer = setInterval(() => document.hidden || look(), 1_000)
+    return () => clearInterval(timer)
+  }, [away])
   const { session, error, ended } = who
   if (session) return html`<${Signed} session=${session} away=${away} onOut=${() => setWho({ error: { status: 401 } })} />`
   if (error === undefined) return html`<${Loading} />`
   if (error.status === 0) {
     return html`<main class="lone"><${Failed} error=${error} /><button onClick=${() => start(begin())}>Try again</button></main>`
   }
-  return html`<${SignIn} ended=${ended} error=${error.status === 401 && !error.message ? undefined : error} onIn=${(session) => setWho({ session })} />`
+  return html`<${SignIn} ended=${ended} key=${error.message ?? ended} error=${error.status === 401 && !error.message ? undefined : error} onIn=${(session) => setWho({ session })} />`
 }
 
 const Signed = ({ session, away, onOut }) => {
@@ -64,12 +81,12 @@ const Signed = ({ session, away, onOut }) => {
   const main = useRef()
   // A token for everything has each right.
   const may = (right) => session.rights.includes("admin") || session.rights.includes(right)
-  const now = VIEWS.find(({ path }) => path === (route.path[0] ?? "overview"))
+  const now = VIEWS.find(({ path, parts }) => path === (route.path[0] ?? "overview") && (parts || route.path.length < 2))
   const seen = useRef(false)
   useEffect(() => {
     document.title = `${now?.name ?? "Nothing here"} · Event log`
     // A screen reader says that the page has changed.
-    if (seen.current) main.current?.querySelector("h1")?.focus()
+    if (seen.current) return focusHeading(main.current)
     seen.current = true
   }, [route.path.join("/")])
   const out = () => api.signOut().finally(onOut)
@@ -89,17 +106,12 @@ const Signed = ({ session, away, onOut }) => {
     </header>
     <main id="main" ref=${main} tabindex="-1">
       ${away && html`<p class="note warn" role="alert">The server does not answer. Trying again.</p>`}
-      ${now ? html`<${now.view} route=${route} may=${may} session=${session} />` : html`<${Nothing} />`}
+      ${now ? html`<${now.view} route=${route} may=${may} session=${session} />` : html`<${NoView} />`}
     </main>
     <${Said} />
   `
 }
 
-const Nothing = () => html`
-  <${Empty} title="There is no such view">
-    <p>The console has no view at this address. <a href=${link(["overview"])}>To the overview</a></p>
-  <//>
-`
 
 const Mark = () => html`<svg viewBox="0 0 32 32" width="22" height="22" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M8 10h16M8 16h11M8 22h14" /></svg>`
 

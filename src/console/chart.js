@@ -1,6 +1,7 @@
 // A chart of the last hour. uPlot draws it; it is loaded when there is something to draw.
 
 import { html, useEffect, useRef } from "./vendor/preact-htm.js"
+import { bytes } from "./format.js"
 
 let loading
 const load = () =>
@@ -27,6 +28,9 @@ const axis = (more) => ({
 // Shows seconds if ticks are less than a minute apart.
 const timeOf = (ticks) => (at) => new Date(at * 1000).toTimeString().slice(0, ticks[1] - ticks[0] < 60 ? 8 : 5)
 
+// Ticks of bytes are powers of two.
+const POWERS = Array.from({ length: 50 }, (_, at) => 2 ** at)
+
 const options = (width, lines, show) => ({
   width,
   height: HEIGHT,
@@ -36,7 +40,7 @@ const options = (width, lines, show) => ({
   scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.15 : 1] } },
   axes: [
     axis({ size: 24, space: 64, values: (_, ticks) => ticks.map(timeOf(ticks)) }),
-    axis({ size: 56, space: 36, values: (_, ticks) => ticks.map(show) })
+    axis({ size: 56, space: 36, values: (_, ticks) => ticks.map(show), ...(show === bytes ? { incrs: POWERS } : {}) })
   ],
   series: [
     {},

@@ -3,10 +3,13 @@
 // Texts come from clients, which may be hostile: they are shown as text. Characters that hide or reverse the text beside
 // them are shown by their numbers.
 
-const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g
+// What Unicode calls control, format and default-ignorable characters, separators of lines, lone surrogates, and a letter
+// without ink.
+// An emoji may choose its colours.
+const HIDDEN = /(?!(?<=\p{Extended_Pictographic})\ufe0f)[\p{Cc}\p{Cf}\p{Cs}\p{Default_Ignorable_Code_Point}\p{Zl}\p{Zp}\u2800]/gu
 
 export const visible = (text) =>
-  String(text).replace(HIDDEN, (c) => `⟨${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`)
+  String(text).replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`)
 
 // Like `visible`, but keeps line breaks.
 export const visibleLines = (text) =>
@@ -27,18 +30,21 @@ export const rate = (number) => {
   return new Intl.NumberFormat("en", { maximumSignificantDigits: 2 }).format(number)
 }
 
+// Three digits of a number below 1,000, two of one below 10: never with an exponent.
+const digits = (number) => (number >= 100 ? whole.format(number) : String(Number(number.toPrecision(number >= 10 ? 3 : 2))))
+
 export const bytes = (number) => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"]
   let at = 0
   for (; number >= 1024 && at < units.length - 1; at++) number /= 1024
-  return `${at === 0 || number >= 100 ? Math.round(number) : number.toPrecision(2)} ${units[at]}`
+  return `${at === 0 ? Math.round(number) : digits(number)} ${units[at]}`
 }
 
 export const micros = (number) => {
   if (number === null || number === undefined) return "–"
-  if (number < 1000) return `${number} µs`
-  if (number < 1_000_000) return `${(number / 1000).toPrecision(2)} ms`
-  return `${(number / 1_000_000).toPrecision(2)} s`
+  if (number < 1000) return `${digits(number)} µs`
+  if (number < 999_500) return `${digits(number / 1000)} ms`
+  return `${digits(number / 1_000_000)} s`
 }
 
 export const ago = (millis, now = Date.now()) => {

@@ -1,7 +1,7 @@
 // The components that the views share.
 
 import { html, useCallback, useEffect, useRef, useState } from "./vendor/preact-htm.js"
-import { isAway } from "./api.js"
+import { isAway, onState } from "./api.js"
 import { ago, short, time, visible } from "./format.js"
 import { link } from "./route.js"
 
@@ -18,6 +18,10 @@ export const useData = (load, inputs, every) => {
       if (mine === current.current) setState(({ value }) => ({ value, error }))
     }
   }, inputs)
+  const failed = useRef()
+  failed.current = state.error
+  // What failed while the server was gone is loaded again once it is back.
+  useEffect(() => onState((now) => now === "here" && failed.current && isAway(failed.current) && ((failed.current = undefined), again())), [again])
   useEffect(() => {
     setState({})
     again()
@@ -63,7 +67,8 @@ export const Page = ({ title, about, actions, children }) => html`
 
 // Why something cannot be shown, and what to do.
 export const Failed = ({ error, again }) => {
-  if (isAway(error)) return html`<p class="note warn" role="status">The server does not answer. Trying again.</p>`
+  if (isAway(error) && again) return html`<p class="note warn" role="status">The server does not answer. Trying again.</p>`
+  if (isAway(error)) return html`<p class="note warn" role="alert">The server did not answer. This may be done or not: look, and try again.</p>`
   return html`
     <div class="note bad" role="alert">
       <p>${error.message}</p>
@@ -72,12 +77,35 @@ export const Failed = ({ error, again }) => {
   `
 }
 
-export const Empty = ({ title, children }) => html`
+// `alone`: there is no other heading on the page.
+export const Empty = ({ title, alone, children }) => html`
   <div class="empty">
-    <h2>${title}</h2>
+    ${alone ? html`<h1 tabindex="-1">${title}</h1>` : html`<h2>${title}</h2>`}
     ${children}
   </div>
 `
+
+export const NoView = () => html`
+  <${Empty} title="There is no such view" alone>
+    <p>The console has no view at this address. <a href=${link(["overview"])}>To the overview</a></p>
+  <//>
+`
+
+// Moves the focus to the heading of a page, which may not be there yet. Returns how to give up.
+export const focusHeading = (main) => {
+  const focus = () => {
+    const heading = main?.querySelector("h1")
+    heading?.focus()
+    return Boolean(heading)
+  }
+  if (!main || focus()) return
+  const watch = new MutationObserver(() => {
+    // Whoever has gone elsewhere meanwhile stays there.
+    if ((document.activeElement !== document.body && document.activeElement !== main) || focus()) watch.disconnect()
+  })
+  watch.observe(main, { childList: true, subtree: true })
+  return () => watch.disconnect()
+}
 
 export const Loading = () => html`<p class="loading" role="status">Loading…</p>`
 
@@ -159,6 +187,11 @@ export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
   const [state, setState] = useState({})
   useEffect(() => {
     dialog.current.showModal()
+    const main = document.getElementById("main")
+    return () => {
+      // What opened it may be gone with what it was about.
+      setTimeout(() => document.activeElement === document.body && focusHeading(main))
+    }
   }, [])
   const submit = async (event) => {
     event.preventDefault()
@@ -176,14 +209,14 @@ export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
         <h2 id="dialog-title">${title}</h2>
         ${children}
         ${type && html`
-          <${Field} label=${html`Type <b><${Name}>${type}<//></b> to confirm`} id="dialog-typed">
+          <${Field} label=${html`Type <b><${Name} most=${Infinity}>${type}<//></b> to confirm`} id="dialog-typed">
             <input id="dialog-typed" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)} />
           <//>
         `}
         ${state.error && html`<${Failed} error=${state.error} />`}
         <div class="actions end">
           <button type="button" class="quiet" onClick=${onClose}>Cancel</button>
-          <button class="danger" disabled=${state.busy || (type && typed !== type)}>${act}</button>
+          <button class="danger" disabled=${state.busy || (type && typed !== type && typed !== visible(type))}>${act}</button>
         </div>
       </form>
     </dialog>
@@ -213,4 +246,14 @@ export const Tabs = ({ tabs, now }) => html`
   </nav>
 `
 
-export const Live = ({ on }) => html`<span class="live ${on ? "on" : ""}">${on ? "live" : "not connected"}</span>`
+export const Live = ({ on, held }) => html`<span class="live ${on && !held ? "on" : ""}">${on ? (held ? "on hold" : "live") : "not connected"}</span>`
+
+// A text once it has not changed for a moment, so that not each letter is a request.
+export const useSettled = (text) => {
+  const [settled, setSettled] = useState(text)
+  useEffect(() => {
+    const timer = setTimeout(() => setSettled(text), 250)
+    return () => clearTimeout(timer)
+  }, [text])
+  return settled
+}

@@ -12,7 +12,7 @@ export const parse = (hash) => {
   }
 }
 
-const decode = (text) => {
+export const decode = (text) => {
   try {
     return decodeURIComponent(text)
   } catch {
@@ -30,6 +30,9 @@ export const link = (path, query = {}) => {
 export const go = (path, query) => {
   location.hash = link(path, query)
 }
+
+// A whole number of at least 1, as addresses and forms have them; otherwise undefined.
+export const whole = (text) => (/^[1-9]\d{0,14}$/.test(text ?? "") ? Number(text) : undefined)
 
 // The current view with other parameters, without a step in the browser's history.
 export const ask = (query) => {

@@ -14,6 +14,7 @@ import { chromium } from "playwright-core"
 
 import { Client } from "./client.mjs"
 import { fill, MARKUP, TURNED } from "./console_data.mjs"
+import { manyLetters, reading, signingIn, typing } from "./console_care.mjs"
 import { conflictsAndErasing } from "./console_erase.mjs"
 import { leftOpen } from "./console_left_open.mjs"
 import { step, until } from "./stock.mjs"
@@ -114,6 +115,8 @@ await step("a token in the address is used once, and is not in the reach of scri
   await page.reload()
   await page.waitForSelector("nav[aria-label=Views]")
 })
+
+await signingIn({ base, token, open, shows })
 
 await step("a cookie changes nothing without this origin and JSON", async () => {
   const [{ name, value }] = await page.context().cookies()
@@ -250,7 +253,7 @@ await step("names and payloads of those who mean harm are text", async () => {
   await visit(page, `#/stores/${encodeURIComponent(MARKUP)}/entry/1`)
   await shows(page, `ann⟨202E⟩gnp.exe ${MARKUP}`, ".code")
   await visit(page, `#/stores/${encodeURIComponent(MARKUP)}/entry/2`)
-  await shows(page, "This is the beginning of 1.0 MiB")
+  await shows(page, "This is the beginning of 1 MiB")
   await visit(page, "#/keys")
   await shows(page, TURNED.replace("\u202e", "⟨202E⟩"))
   await visit(page, "#/overview")
@@ -364,6 +367,10 @@ await step("dead letters are tried again and dismissed", async () => {
   await shows(page, "runs", ".group .badge")
 })
 
+await manyLetters({ page, visit, shows, press, write, admin })
+
+await typing({ page, visit, shows, press, admin })
+
 await step("who is signed in is shown, and tokens are not", async () => {
   await visit(page, "#/access")
   await shows(page, "reader")
@@ -377,13 +384,14 @@ await step("who is signed in is shown, and tokens are not", async () => {
 await step("a token that only looks has no buttons, and is refused by the server too", async () => {
   const looker = await open()
   await signIn(looker, reader)
-  const may = ["Sign out", "As stored", "As a new reader gets them", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy", "msgpack", "bytes"]
+  const may = ["Sign out", "As stored", "As a new reader gets them", "Try again", "Hold", "Show", "Live", "First", "Earlier", "Later", "Last", "Copy", "More dead letters", "msgpack", "bytes"]
   for (const hash of ["#/overview", "#/stores", "#/stores/team", "#/stores/team/keys", "#/stores/team/processing", "#/stores/team/entry/1", "#/keys", "#/sessions", "#/processing", "#/access", "#/write"]) {
     await visit(looker, hash)
     await until("it is loaded", async () => (await looker.locator("main .loading").count()) === 0)
     const buttons = await looker.locator("button:not(.sort)").allInnerTexts()
     assert.deepEqual(buttons.filter((name) => !may.includes(name)), [], hash)
   }
+  await reading({ looker, visit, shows })
   const refused = await looker.evaluate(async () => {
     const json = { "content-type": "application/json" }
     const all = [
@@ -424,6 +432,7 @@ await step("dark, and on a phone, it is as usable", async () => {
     await visit(phone, hash)
     await until("it is loaded", async () => (await phone.locator("main .loading").count()) === 0)
     const wide = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+    assert.ok(await phone.evaluate(() => [...document.querySelectorAll(".side nav a")].every((link) => link.getBoundingClientRect().right <= innerWidth)), "each view can be tapped")
     assert.ok(wide <= 0, `${hash} is ${wide} pixels too wide`)
     await serious(phone, `${hash}, dark, on a phone`)
     await picture(phone, `phone-dark-${name}`)

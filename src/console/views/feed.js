@@ -3,8 +3,8 @@
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.js"
 import { SHOWN_MAX, api, follow, livePath } from "../api.js"
 import { bytes, count, rate, short, visible } from "../format.js"
-import { Empty, Field, Live, Loaded, Name, Time, useData } from "../parts.js"
-import { ask, link } from "../route.js"
+import { Empty, Failed, Field, Live, Loaded, Name, Time, useData } from "../parts.js"
+import { ask, link, whole } from "../route.js"
 import { preview } from "./entry.js"
 
 const PAGE = 50
@@ -14,35 +14,50 @@ const KEPT = 100
 
 export const Feed = ({ store, query, head }) => {
   const isLive = query.from === undefined
+  if (!isLive && whole(query.from) === undefined) {
+    return html`<${Empty} title="There is no such page"><p>“From sequence” is a whole number from 1 on. <a href=${link(["stores", store])}>The live feed</a></p><//>`
+  }
   return html`
-    <${Filter} key=${`${query.event} ${query.key}`} query=${query} store=${store} head=${head} />
+    <${Filter} query=${query} store=${store} head=${head} />
     ${isLive ? html`<${LiveFeed} key=${`${query.event} ${query.key}`} store=${store} event=${query.event} primaryKey=${query.key} />` : html`<${PageOf} store=${store} query=${query} head=${head} />`}
   `
 }
 
 const Filter = ({ query, store, head }) => {
   const [busy, setBusy] = useState(false)
+  const [error, setError] = useState()
+  const [fields, setFields] = useState({ time: "" })
+  const set = (more) => setFields((fields) => ({ ...fields, ...more }))
+  // What is typed stays until the address says something else.
+  useEffect(() => set({ event: query.event ?? "" }), [query.event])
+  useEffect(() => set({ key: query.key ?? "" }), [query.key])
+  useEffect(() => set({ from: query.from ?? "", time: "" }), [query.from])
+  const typed = (name) => (event) => set({ [name]: event.target.value })
+  const { event: name, key, from, time } = fields
   const submit = async (event) => {
     event.preventDefault()
-    const { event: name, key, from, time } = Object.fromEntries(new FormData(event.target))
-    if (time !== "") {
-      setBusy(true)
-      const at = await findTime(store, head, new Date(time).getTime()).finally(() => setBusy(false))
-      return ask({ event: name, key, from: at })
+    setError()
+    if (time === "") return ask({ event: name, key, from: from === "" && (name || key) ? 1 : from })
+    setBusy(true)
+    try {
+      ask({ event: name, key, from: await findTime(store, head, new Date(time).getTime()) })
+    } catch (error) {
+      setError(error)
     }
-    ask({ event: name, key, from: from === "" && (name || key) ? 1 : from })
+    setBusy(false)
   }
   return html`
     <form class="filter" onSubmit=${submit}>
-      <${Field} label="Event" id="f-event"><input id="f-event" name="event" value=${query.event ?? ""} placeholder="any" spellcheck="false" autocomplete="off" /><//>
-      <${Field} label="Primary key" id="f-key"><input id="f-key" name="key" value=${query.key ?? ""} placeholder="any" spellcheck="false" autocomplete="off" /><//>
-      <${Field} label="From sequence" id="f-from"><input id="f-from" name="from" type="number" min="1" value=${query.from ?? ""} placeholder="live" /><//>
-      <${Field} label="or from a time" id="f-time" kind="time"><input id="f-time" name="time" type="datetime-local" step="1" /><//>
+      <${Field} label="Event" id="f-event"><input id="f-event" value=${name} onInput=${typed("event")} placeholder="any" spellcheck="false" autocomplete="off" /><//>
+      <${Field} label="Primary key" id="f-key"><input id="f-key" value=${key} onInput=${typed("key")} placeholder="any" spellcheck="false" autocomplete="off" /><//>
+      <${Field} label="From sequence" id="f-from"><input id="f-from" type="number" min="1" value=${from} onInput=${typed("from")} placeholder="live" /><//>
+      <${Field} label="or from a time" id="f-time" kind="time"><input id="f-time" type="datetime-local" step="1" value=${time} onInput=${typed("time")} /><//>
       <div class="actions">
         <button disabled=${busy}>Show</button>
-        <button type="button" class="quiet" onClick=${() => ask({ from: "" })}>Live</button>
+        <button type="button" class="quiet" onClick=${() => ask({ event: name, key, from: "" })}>Live</button>
       </div>
     </form>
+    ${error && html`<${Failed} error=${error} />`}
   `
 }
 
@@ -91,8 +106,8 @@ const LiveFeed = ({ store, event, primaryKey }) => {
   return html`
     <div class="tools">
       <p class="grow" role="status">
-        <${Live} on=${live && !held} />${" "}
-        ${held ? "on hold: new entries are not shown" : passed > 0 ? html`<b>sampled</b>: ${rate(speed)} entries arrive each second, and only the newest are shown` : speed > 0 ? `${rate(speed)} entries a second` : "waiting for the next entry"}
+        <${Live} on=${live} held=${held} />${" "}
+        ${held ? "new entries are not shown" : passed > 0 ? html`<b>sampled</b>: ${rate(speed)} entries arrive each second, and only the newest are shown` : speed > 0 ? `${rate(speed)} entries a second` : "waiting for the next entry"}
       </p>
       <button class="quiet" aria-pressed=${held} onClick=${() => setHeld(!held)}>${held ? "Continue" : "Hold"}</button>
     </div>
@@ -105,7 +120,7 @@ const LiveFeed = ({ store, event, primaryKey }) => {
 const smooth = (before, now) => (before === 0 ? now : before * 0.7 + now * 0.3)
 
 const PageOf = ({ store, query, head }) => {
-  const from = Math.max(1, Number(query.from ?? 1))
+  const from = whole(query.from)
   const asked = { from, limit: PAGE, event: query.event, primaryKey: query.key, payloadMax: SHOWN_MAX }
   const data = useData(() => api.entries(store, asked), [store, from, query.event, query.key])
   return html`

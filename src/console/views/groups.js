@@ -66,8 +66,19 @@ const Group = ({ group, store, head, may, again }) => {
   `
 }
 
+// How many dead letters there are, here or in all stores.
+const headline = ({ deadLetters }, store, shown, more) => {
+  if (store === undefined) return `${several(deadLetters, "dead letter")}${shown < deadLetters && more ? `, ${count(shown)} shown` : ""}`
+  if (shown === 0) return "No dead letters here"
+  return more ? `More than ${several(shown, "dead letter")} here` : `${several(shown, "dead letter")} here`
+}
+
+// How many dead letters are listed at first, and how many more each time.
+const LETTERS = 100
+
 const Letters = ({ group, store, may, onChange }) => {
-  const data = useData(() => api.deadLetters(group.name), [group.name, group.deadLetters])
+  const [most, setMost] = useState(LETTERS)
+  const data = useData(() => api.deadLetters(group.name, store, most), [group.name, group.deadLetters, store, most])
   const [failed, setFailed] = useState()
   const [dismissed, setDismissed] = useState()
   const retry = async ({ storeId, sequence }) => {
@@ -82,10 +93,10 @@ const Letters = ({ group, store, may, onChange }) => {
     onChange()
   }
   return html`
-    <h3>${several(group.deadLetters, "dead letter")}</h3>
-    <${Loaded} data=${data}>${({ deadLetters }) => html`
+    <${Loaded} data=${data}>${({ items, more }) => html`
+      <h3>${headline(group, store, items.length, more)}</h3>
       <ul class="letters">
-        ${deadLetters.filter(({ storeId }) => store === undefined || storeId === store).map((letter) => html`
+        ${items.map((letter) => html`
           <li key=${`${letter.sequence} ${letter.storeId}`}>
             <p>
               <a href=${link(["stores", letter.storeId, "entry", letter.sequence])}><${Name} most=${40}>${letter.storeId}<//> ${count(letter.sequence)}</a>
@@ -102,6 +113,7 @@ const Letters = ({ group, store, may, onChange }) => {
           </li>
         `)}
       </ul>
+      ${more && html`<p><button class="quiet" onClick=${() => setMost(most + LETTERS)}>More dead letters</button></p>`}
     `}<//>
     ${dismissed && html`
       <${Dialog} title="Dismiss this dead letter?" act="Dismiss" onClose=${() => setDismissed()} onDo=${async () => {

@@ -2,25 +2,32 @@
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
-import { count, several } from "../format.js"
-import { Dialog, Empty, Failed, Field, Loaded, Name, Page, StoreLink, Table, Time, say, useData } from "../parts.js"
+import { several, visible } from "../format.js"
+import { Dialog, Empty, Failed, Field, Loaded, Name, Page, StoreLink, Table, Time, say, useData, useSettled } from "../parts.js"
 import { ask } from "../route.js"
 
 // More rows than a table can show.
-const MOST = 5_000
+const REVOKED_MOST = 5_000
 const SHOWN = 200
 
 export const Keys = ({ route: { query }, may }) => {
-  const data = useData(() => api.keys(MOST), [])
-  const revoked = useData(() => api.revocations(MOST), [])
+  const search = useSettled(query.q ?? "")
+  const data = useData(() => api.keys(SHOWN, { search }), [search])
+  const revoked = useData(() => api.revocations(REVOKED_MOST), [])
   const again = () => (data.again(), revoked.again())
   return html`
     <${Page} title="Keys" about="A public key names a client, or all devices of a person. It has one store: what it writes goes there, what it reads comes from there.">
       ${may("write") && html`<${Assign} again=${again} />`}
-      <${Loaded} data=${data}>${({ items, more }) =>
-        items.length === 0
-          ? html`<${Empty} title="No key has a store yet"><p>Assign one above, in the configuration under <code>[[assign]]</code>, or with <code>eventlog-server keys assign</code>. With <code>--dev</code> each unknown key gets the store <code>default</code>.</p><//>`
-          : html`<${Found} items=${items} more=${more} q=${query.q ?? ""} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`}<//>
+      <div class="tools">
+        <label class="hidden" for="search">Find a key or a store</label>
+        <input id="search" type="search" placeholder="Find a key or a store" value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
+        <p role="status">${data.value && found(data.value)}</p>
+      </div>
+      <${Loaded} data=${data}>${({ items, more }) => {
+        if (items.length > 0) return html`<${List} items=${items} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`
+        if (search !== "") return html`<${Empty} title="Nothing matches"><p>${more ? "There are too many keys to look at all of them here, and none of the first contains this text. “eventlog-server keys list” prints all." : "No key, and no store of a key, contains this text."}</p><//>`
+        return html`<${Empty} title="No key has a store yet"><p>Assign one above, in the configuration under <code>[[assign]]</code>, or with <code>eventlog-server keys assign</code>. With <code>--dev</code> each unknown key gets the store <code>default</code>.</p><//>`
+      }}<//>
       <h2>Revoked</h2>
       <${Loaded} data=${revoked}>${({ items }) => html`<${Revocations} items=${items} may=${may} again=${again} />`}<//>
     <//>
@@ -29,31 +36,22 @@ export const Keys = ({ route: { query }, may }) => {
 
 // The keys of one store.
 export const KeysOf = ({ store, may }) => {
-  const data = useData(() => api.keys(MOST), [store])
-  const revoked = useData(() => api.revocations(MOST), [])
+  const data = useData(() => api.keys(SHOWN, { storeId: store }), [store])
+  const revoked = useData(() => api.revocations(REVOKED_MOST), [])
   const again = () => (data.again(), revoked.again())
   return html`
     ${may("write") && html`<${Assign} store=${store} again=${again} />`}
     <${Loaded} data=${data}>${({ items, more }) => {
-      const own = items.filter(({ storeId }) => storeId === store)
-      if (own.length === 0) return html`<${Empty} title="No key has this store"><p>${more ? `None of the first ${count(MOST)} keys has it.` : "No client can read or write it. The server can."}</p><//>`
-      return html`<${List} items=${own.slice(0, SHOWN)} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`
+      if (items.length === 0) return html`<${Empty} title="No key has this store"><p>${more ? "There are too many keys to look at all of them here, and none of the first has it." : "No client can read or write it. The server can."}</p><//>`
+      return html`
+        <p role="status">${found({ items, more })}</p>
+        <${List} items=${items} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />
+      `
     }}<//>
   `
 }
 
-const Found = ({ items, more, q, revocations, may, again }) => {
-  const search = q.toLowerCase()
-  const found = items.filter(({ publicKey, storeId }) => `${publicKey}\n${storeId}`.toLowerCase().includes(search))
-  return html`
-    <div class="tools">
-      <label class="hidden" for="search">Find a key or a store</label>
-      <input id="search" type="search" placeholder="Find a key or a store" value=${q} onInput=${(event) => ask({ q: event.target.value })} />
-      <p role="status">${several(found.length, "key")}${found.length > SHOWN ? `, ${SHOWN} shown` : ""}${more ? `, of the first ${count(MOST)}` : ""}</p>
-    </div>
-    ${found.length === 0 ? html`<${Empty} title="Nothing matches"><p>No key, and no store of a key, contains this text.</p><//>` : html`<${List} items=${found.slice(0, SHOWN)} revocations=${revocations} may=${may} again=${again} />`}
-  `
-}
+const found = ({ items, more }) => (more && items.length > 0 ? `the first ${several(items.length, "key")}; there are more, so search` : several(items.length, "key"))
 
 const List = ({ items, revocations, may, again }) => {
   const [doing, setDoing] = useState()
@@ -66,7 +64,7 @@ const List = ({ items, revocations, may, again }) => {
           name: "Do",
           show: ({ publicKey, storeId }) => html`
             <span class="actions">
-              ${Object.entries(ACTIONS).map(([action, { name }]) => html`<button class="quiet" aria-label="${name} ${publicKey}" onClick=${() => setDoing({ action, publicKey, storeId })}>${name}</button>`)}
+              ${Object.entries(ACTIONS).map(([action, { name }]) => html`<button class="quiet" aria-label="${name} ${visible(publicKey)}" onClick=${() => setDoing({ action, publicKey, storeId })}>${name}</button>`)}
             </span>
           `
         }]
@@ -105,17 +103,33 @@ const Assign = ({ store, again }) => {
   `
 }
 
+// A key that could not be moved gets its store back. Returns what to say.
+const givenBack = async (publicKey, storeId, error) => {
+  try {
+    await api.assign(publicKey, storeId)
+    return new Error(`The key was not moved. It has its store again. ${error.message}`)
+  } catch {
+    return new Error(`The key was not moved, and may have no store now. Assign “${visible(storeId)}” or the new store to it. ${error.message}`)
+  }
+}
+
 const Move = ({ of: { publicKey, storeId }, onClose, again }) => {
   const [to, setTo] = useState("")
   const move = async () => {
+    if (to === storeId) throw new Error("The key has this store already.")
+    // A name that no store can have is refused before anything is changed.
+    await api.store(to).catch((error) => error.status === 404 || Promise.reject(error))
     await api.remove(publicKey)
-    // A key that was never used has no store to forget.
-    await api.release(publicKey).catch((error) => {
-      if (error.reason !== "not-used") throw error
-    })
-    await api.assign(publicKey, to)
-    say("The key was moved.")
-    again()
+    try {
+      // A key that was never used has no store to forget.
+      await api.release(publicKey).catch((error) => error.reason === "not-used" || Promise.reject(error))
+      await api.assign(publicKey, to)
+      say("The key was moved.")
+    } catch (error) {
+      throw await givenBack(publicKey, storeId, error)
+    } finally {
+      again()
+    }
   }
   return html`
     <${Dialog} title="Move this key to another store?" act="Move" type=${publicKey} onDo=${move} onClose=${onClose}>
@@ -195,7 +209,7 @@ const Revocations = ({ items, may, again }) => {
     { name: "Who", show: whom },
     { name: "Until", show: ({ until }) => (until === undefined || until === null ? "lifted" : html`<${Time} at=${until * 1000} />`) },
     { name: "Why", show: ({ reason }) => (reason ? html`<${Name}>${reason}<//>` : "–") },
-    ...(may("admin") ? [{ name: "Do", show: ({ id }) => html`<button class="quiet" aria-label="Let ${id} in again" onClick=${() => lift(id)}>Let in again</button>` }] : [])
+    ...(may("admin") ? [{ name: "Do", show: ({ id }) => html`<button class="quiet" aria-label="Let ${visible(id)} in again" onClick=${() => lift(id)}>Let in again</button>` }] : [])
   ]
   return html`
     ${error && html`<${Failed} error=${error} />`}

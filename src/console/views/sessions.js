@@ -2,7 +2,7 @@
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
-import { bytes, count, several } from "../format.js"
+import { bytes, count, several, visible } from "../format.js"
 import { Dialog, Empty, Loaded, Name, Page, StoreLink, Table, Time, say, sorted, useData } from "../parts.js"
 import { ask } from "../route.js"
 import { Revoke } from "./keys.js"
@@ -71,8 +71,8 @@ const Follows = ({ of: { subscriptions }, may, onDo }) => {
           <span><${Name} most=${32}>${followed.publicKey}<//> in <${StoreLink} store=${followed.storeId} /></span>
           <${Progress} of=${followed} />
           ${may("admin") && html`
-            <button class="quiet" aria-label="End ${followed.publicKey}" onClick=${() => onDo(End, followed.publicKey)}>End</button>
-            <button class="quiet" aria-label="Revoke ${followed.publicKey}" onClick=${() => onDo(Revoke, followed.publicKey)}>Revoke</button>
+            <button class="quiet" aria-label="End ${visible(followed.publicKey)}" onClick=${() => onDo(End, followed.publicKey)}>End</button>
+            <button class="quiet" aria-label="Revoke ${visible(followed.publicKey)}" onClick=${() => onDo(Revoke, followed.publicKey)}>Revoke</button>
           `}
         </li>
       `)}
@@ -86,7 +86,7 @@ const Progress = ({ of: { publicKey, cursor, lag } }) => {
   if (lag === undefined) return html`<span class="faint">at ${count(cursor)}</span>`
   const head = cursor - 1 + lag
   const said = lag === 0 ? "up to date" : `${count(lag)} behind`
-  return html`<span class="bar"><progress aria-label="Sent to ${publicKey}" value=${cursor - 1} max=${Math.max(1, head)} /> ${said}</span>`
+  return html`<span class="bar"><progress aria-label="Sent to ${visible(publicKey)}" value=${cursor - 1} max=${Math.max(1, head)} /> ${said}</span>`
 }
 
 // Ignores an error about something that has already ended.

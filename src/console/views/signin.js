@@ -22,7 +22,7 @@ export const SignIn = ({ ended, error, onIn }) => {
     <main class="lone">
       <form class="card" onSubmit=${submit}>
         <h1>Event log console</h1>
-        ${ended && !state.error && html`<p class="note">The session has ended. That happens after twelve hours without use, after a week, when the server restarts, and when its token is removed.</p>`}
+        ${ended && !state.error && html`<p class="note">${ENDED[ended]}</p>`}
         <${Field} label="Admin token" id="token">
           <input id="token" ref=${field} type="password" autocomplete="current-password" required spellcheck="false" aria-describedby="why" />
         <//>
@@ -37,6 +37,11 @@ export const SignIn = ({ ended, error, onIn }) => {
       </details>
     </main>
   `
+}
+
+const ENDED = {
+  "by-server": "The session has ended. That happens after twelve hours without use, after a week, when the server restarts, and when its token is removed.",
+  elsewhere: "You signed out in another tab."
 }
 
 const why = (error) => {

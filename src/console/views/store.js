@@ -3,8 +3,8 @@
 import { html, useState } from "../vendor/preact-htm.js"
 import { api, exportPath } from "../api.js"
 import { bytes, count, several, short, visible } from "../format.js"
-import { Dialog, Empty, Failed, Field, Loading, Name, Page, Tabs, say, useData } from "../parts.js"
-import { link } from "../route.js"
+import { Dialog, Empty, Failed, Field, Loading, Name, NoView, Page, Tabs, say, useData } from "../parts.js"
+import { link, whole } from "../route.js"
 import { Entry } from "./entry.js"
 import { Erase } from "./erase.js"
 import { Feed } from "./feed.js"
@@ -19,10 +19,12 @@ export const Store = ({ route, may }) => {
   const [, store, part = "feed", sequence] = route.path
   const data = useData(() => api.store(store), [store], LOOK_MS)
   const [doing, setDoing] = useState()
-  if (part === "entry") return html`<${Entry} key=${sequence} store=${store} sequence=${Number(sequence)} may=${may} />`
-  if (data.value === undefined) return html`<${Missing} store=${store} data=${data} />`
+  const isThere = part === "entry" ? whole(sequence) !== undefined && route.path.length === 4 : Object.hasOwn(PARTS, part) && route.path.length < 4
+  if (!isThere) return html`<${NoView} />`
+  if (part === "entry") return html`<${Entry} key=${sequence} store=${store} sequence=${whole(sequence)} may=${may} />`
+  if (data.value === undefined) return html`<${Missing} store=${store} data=${data} may=${may} />`
   const { head, entries, bytes: size, subscribers, replayPosition, trimmed } = data.value
-  const behind = replayPosition === undefined ? undefined : head - replayPosition
+  const behind = replayPosition === undefined ? undefined : Math.max(0, head - replayPosition)
   const about = [
     several(entries, "entry", "entries"),
     `last sequence ${count(head)}`,
@@ -74,13 +76,13 @@ const Trim = ({ store, head, trimmed, onClose, again }) => {
   `
 }
 
-const Missing = ({ store, data: { error, again } }) => {
+const Missing = ({ store, data: { error, again }, may }) => {
   if (error === undefined) return html`<${Loading} />`
   if (error.status !== 404) return html`<${Failed} error=${error} again=${again} />`
   return html`
-    <${Empty} title="This store has no entries">
+    <${Empty} title="This store has no entries" alone>
       <p>Nothing was ever written to <b><${Name}>${store}<//></b>, or the name is wrong. A store exists once it has an entry.</p>
-      <p><a href=${link(["stores"])}>All stores</a> · <a href=${link(["write"], { store })}>Write its first event</a></p>
+      <p><a href=${link(["stores"])}>All stores</a>${may("write") && html` · <a href=${link(["write"], { store })}>Write its first event</a>`}</p>
     <//>
   `
 }

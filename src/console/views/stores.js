@@ -28,7 +28,7 @@ const useStores = () => {
   return useData(load, [], LOOK_MS)
 }
 
-const lag = ({ head, replayPosition }) => (replayPosition === undefined ? undefined : head - replayPosition)
+const lag = ({ head, replayPosition }) => (replayPosition === undefined ? undefined : Math.max(0, head - replayPosition))
 
 export const Stores = ({ route: { query } }) => {
   const data = useStores()

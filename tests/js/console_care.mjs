@@ -1,0 +1,166 @@
+// Tests that the console keeps what is typed, shows what is hidden, and answers any address; and that nobody has to guess where
+// the focus is.
+
+import assert from "node:assert/strict"
+
+import { step, until } from "./stock.mjs"
+
+const focused = (page) => page.evaluate(() => document.activeElement.tagName)
+
+export const signingIn = async ({ base, token, open, shows }) => {
+  await step("a first visit is no mistake, and a token may be pasted into an open page", async () => {
+    const page = await open()
+    await page.goto(`${base}/console`)
+    await page.waitForSelector("#token")
+    assert.equal(await page.locator("#why").innerText(), "")
+    await page.goto(`${base}/console#token=wrong`)
+    await shows(page, "The server does not have this token.", ".lone")
+    assert.ok(!page.url().includes("wrong"), page.url())
+    await page.goto(`${base}/console#token=${token}`)
+    await page.waitForSelector("nav[aria-label=Views]")
+    assert.ok(!page.url().includes(token), page.url())
+    const other = await page.context().newPage()
+    await other.goto(`${base}/console#/keys`)
+    await shows(other, "A public key names a client")
+    await page.getByRole("button", { name: "Sign out" }).click()
+    await shows(other, "You signed out in another tab.", ".lone")
+    await page.context().close()
+  })
+}
+
+export const typing = async ({ page, visit, shows, press, admin }) => {
+  await step("what is typed stays while the page changes", async () => {
+    await visit(page, "#/write")
+    await page.fill("#w-store", "team")
+    await page.fill("#w-event", "Kept")
+    await page.fill("#w-key", "k")
+    await page.fill("#w-payload", '{"text": "k"}')
+    await press(page, "SchemaBinary")
+    assert.deepEqual(await Promise.all(["#w-store", "#w-event", "#w-key"].map((field) => page.inputValue(field))), ["team", "Kept", "k"])
+    for (const [payload, said] of [
+      ["9007199254740993", "A browser cannot keep the number 9007199254740993"],
+      ["[1e400]", "A browser cannot keep the number 1e400"],
+      [`${"[".repeat(9_000)}${"]".repeat(9_000)}`, "nested too deeply"]
+    ]) {
+      await page.fill("#w-payload", payload)
+      await shows(page, said, ".write")
+      assert.ok(await page.locator(".write button.main").isDisabled(), said)
+    }
+    await page.fill("#w-payload", '{"9007199254740993": 9007199254740992}')
+    await until("it may be written", () => page.locator(".write button.main").isEnabled())
+
+    await visit(page, "#/stores/store-3")
+    await shows(page, "last sequence 1", ".about")
+    await page.fill("#f-event", "Begun")
+    await page.fill("#f-key", "none")
+    // The page asks for the figures of the store every three seconds.
+    for (let times = 0; times < 2; times++) await page.waitForResponse((response) => response.url().endsWith("/admin/stores/store-3"))
+    assert.deepEqual([await page.inputValue("#f-event"), await page.inputValue("#f-key")], ["Begun", "none"])
+    await press(page, "Live")
+    await until("it is asked for", () => page.url().includes("event=Begun&key=none") && !page.url().includes("from"))
+    await press(page, "Hold")
+    await shows(page, "on hold", ".tools")
+    assert.ok(!(await page.locator(".tools").first().innerText()).includes("not connected"))
+  })
+
+  await step("each address has an answer, and asks for no more than it needs", async () => {
+    let asked = 0
+    const count = () => asked++
+    page.on("request", count)
+    for (const [hash, said] of [
+      ["#/stores/team/entry/abc", "There is no such view"],
+      ["#/stores/team/entry/0", "There is no such view"],
+      ["#/stores/team/entry", "There is no such view"],
+      ["#/stores/team/foo", "There is no such view"],
+      ["#/stores/team/constructor", "There is no such view"],
+      ["#/stores/team?from=abc", "There is no such page"],
+      ["#/keys/more", "There is no such view"],
+      ["#/stores/..", "A browser cannot ask for the name"]
+    ]) {
+      await page.evaluate((hash) => (location.hash = hash), hash)
+      await shows(page, said)
+    }
+    page.off("request", count)
+    assert.ok(asked < 60, `${asked} requests`)
+  })
+
+  await step("after each step of the keyboard the focus is on the heading", async () => {
+    await visit(page, "#/overview")
+    for (const name of ["Stores", "Keys", "Write"]) {
+      await page.locator("nav[aria-label=Views] a", { hasText: name }).focus()
+      await page.keyboard.press("Enter")
+      await until(`the heading of ${name}`, async () => (await focused(page)) === "H1")
+    }
+    // This heading comes once the figures of the store are there.
+    await visit(page, "#/stores")
+    await page.locator("tbody a", { hasText: "store-4" }).focus()
+    await page.keyboard.press("Enter")
+    await shows(page, "store-4", "h1")
+    await until("the heading of the store", async () => (await focused(page)) === "H1")
+  })
+
+  await step("characters without ink are shown, and their names can be typed", async () => {
+    const hidden = "team\u{e0041}\u{e0001}\u034f\u2800\u202e"
+    const seen = "team⟨E0041⟩⟨E0001⟩⟨034F⟩⟨2800⟩⟨202E⟩"
+    const long = `${"l".repeat(200)} end`
+    for (const key of [hidden, long]) assert.equal((await admin("PUT", `keys/${encodeURIComponent(key)}`, { storeId: "team" })).status, 200)
+    await visit(page, "#/keys")
+    await page.fill("#search", "team\u{e0041}")
+    await shows(page, seen, "tbody")
+    assert.ok(await page.getByRole("button", { name: `Remove ${seen}`, exact: true }).isVisible())
+    for (const [search, name] of [["team\u{e0041}", seen], ["lll", long]]) {
+      await page.fill("#search", search)
+      await until("it alone", async () => (await page.locator("tbody tr").count()) === 1)
+      await page.locator("tbody").getByText("Remove", { exact: true }).click()
+      await shows(page, name, "dialog .field")
+      await page.fill("#dialog-typed", name)
+      await page.click("dialog .danger")
+      await shows(page, "Nothing matches")
+    }
+    assert.equal((await admin("GET", `keys/${encodeURIComponent(hidden)}`)).status, 404)
+    await page.fill("#search", "")
+  })
+
+  await step("a key that cannot be moved keeps its store", async () => {
+    assert.equal((await admin("PUT", "keys/dora", { storeId: "team" })).status, 200)
+    await visit(page, "#/keys?q=dora")
+    const move = async (to) => {
+      await page.getByRole("button", { name: "Move dora", exact: true }).click()
+      await page.fill("#m-to", to)
+      await page.fill("#dialog-typed", "dora")
+      await page.click("dialog .danger")
+      await page.waitForSelector("dialog .note")
+    }
+    await page.route("**/admin/keys/dora", (route) =>
+      route.request().method() === "PUT" && route.request().postData().includes("nowhere") ? route.fulfill({ status: 503, body: '{"detail":"The disk is full."}' }) : route.fallback())
+    await move("nowhere")
+    await shows(page, "It has its store again. The disk is full.", "dialog")
+    await page.unroute("**/admin/keys/dora")
+    await press(page, "Cancel")
+    assert.equal((await (await admin("GET", "keys/dora")).json()).storeId, "team")
+    await shows(page, "team", "tbody")
+    assert.equal((await admin("DELETE", "keys/dora")).status, 200)
+  })
+}
+
+// `doomed` entries become dead letters.
+export const manyLetters = async ({ page, visit, shows, press, write, admin }) => {
+  await step("all dead letters can be reached, and a store shows its own", async () => {
+    await write("doomed", Array.from({ length: 120 }, (_, n) => ({ event: "Doomed", primaryKey: `${n}`, payload: "" })))
+    const here = async () => (await (await admin("GET", "groups/mail/dead-letters?limit=999")).json()).deadLetters.filter(({ storeId }) => storeId === "doomed").length
+    await until("they are given up", async () => (await here()) === 120)
+    await visit(page, "#/stores/doomed/processing")
+    await shows(page, "More than 100 dead letters here")
+    await press(page, "More dead letters")
+    await shows(page, "120 dead letters here")
+    assert.equal(await page.locator(".letters li").count(), 120)
+    await visit(page, "#/stores/many/processing")
+    await shows(page, "No dead letters here")
+  })
+}
+
+export const reading = async ({ looker, visit, shows }) => {
+  await visit(looker, "#/stores/never-written")
+  await shows(looker, "This store has no entries")
+  assert.equal(await looker.getByText("Write its first event").count(), 0)
+}
