@@ -184,9 +184,18 @@ fn register_storage(storage: &dyn Storage, registry: &mut Registry) {
         let help = "From the write of a group to the commit log until it is on disk";
         registry.register("sync_seconds", help, Shown(syncs));
     }
+    if let Some(waits) = storage.waits() {
+        let help = "How long callers waited for a connection to the database";
+        registry.register("pool_wait_seconds", help, Shown(waits));
+    }
     let help = "1 while writes are taken";
     let ready = Figure { name: "is_ready", help, value: u64::from(storage.ready().is_ok()) };
     for Figure { name, help, value } in [ready].into_iter().chain(storage.figures()) {
+        if let Some(counter) = name.strip_suffix("_total") {
+            // The encoder adds it again.
+            registry.register(counter, help, ConstCounter::new(value));
+            continue;
+        }
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);

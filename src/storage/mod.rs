@@ -155,6 +155,12 @@ pub trait Storage: Send + Sync + 'static {
         None
     }
 
+    /// How long callers have waited for a connection to the storage, in seconds, since the start. `None` if it has no limited
+    /// number of them. Does not block.
+    fn waits(&self) -> Option<Observed> {
+        None
+    }
+
     /// The servers on this storage that were heard of recently, this one first. Empty if there can be no other servers.
     fn nodes(&self) -> Vec<Node> {
         Vec::new()
@@ -207,7 +213,8 @@ pub struct Compacted {
 /// A figure to watch, with its current value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figure {
-    /// The name, which is unique within the storage: lowercase letters and underscores.
+    /// The name, which is unique within the storage: lowercase letters and underscores. One that ends with `_total` is
+    /// that of a counter since the start.
     pub name: &'static str,
     /// What the value means, with its unit.
     pub help: &'static str,

@@ -152,6 +152,10 @@ impl Storage for FaultyStorage {
         self.inner.syncs()
     }
 
+    fn waits(&self) -> Option<Observed> {
+        self.inner.waits()
+    }
+
     fn nodes(&self) -> Vec<Node> {
         self.inner.nodes()
     }

@@ -9,7 +9,7 @@ mod canaries;
 mod command_line;
 mod compact;
 mod descriptors;
-mod dist;
+pub mod dist;
 mod drain;
 mod durability;
 mod erase;

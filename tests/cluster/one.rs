@@ -1,9 +1,12 @@
 //! One node on a database.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 use super::{Cluster, Node, cluster};
+use crate::binary::dist::ON_POSTGRES;
+use crate::support::http;
 use crate::support::process::{Process, binary};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
@@ -108,4 +111,33 @@ async fn a_server_stops_in_order_and_takes_over_what_another_one_made() {
     node.process.signal("TERM");
     assert_eq!(node.process.wait(), Some(0));
     let _: &Process = &node.process;
+}
+
+#[tokio::test]
+async fn a_node_counts_its_statements_and_connections_under_names_that_the_documentation_has() {
+    let Some((_, url)) = database() else { return };
+    let node = Node::dev(&url);
+    let mut socket = Socket::connect(&node.url()).await;
+    socket.write(&key("alice"), 1, &batch(&[entry("Noted", "1", b"\x02\x20a")])).await;
+    assert_eq!(socket.next_ack().await, (1, vec![1]));
+    let served = http::get(node.address().parse().expect("an address"), "/metrics").await;
+    let value = |name: &str| {
+        let line = served.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse::<f64>().ok())
+    };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    let page = std::fs::read_to_string(page).expect("a page");
+    for (name, kind) in ON_POSTGRES {
+        let base = name.trim_end_matches("_total");
+        let declared = format!("# TYPE eventlog_{base} {kind}\n");
+        assert!(served.contains(&declared), "{declared} is not served");
+        let mut rows = page.lines().filter(|line| line.starts_with('|'));
+        let row = rows.find(|line| line.contains(&format!("`{base}`"))).expect(base);
+        assert!(row.contains(&format!("| {kind} |")), "{row}");
+    }
+    assert!(value("eventlog_storage_statements_total").expect("statements") >= 1.0);
+    assert_eq!(value("eventlog_storage_pool_connections_max"), Some(8.0));
+    let connections = value("eventlog_storage_pool_connections").expect("connections");
+    assert!((1.0..=8.0).contains(&connections), "{connections}");
+    assert!(value("eventlog_storage_pool_wait_seconds_count").expect("a count") >= 1.0);
 }

@@ -147,6 +147,10 @@ impl Postgres {
         &self.0.fence
     }
 
+    pub(super) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
     pub(super) fn counted(&self) -> &Counted {
         &self.0.counted
     }

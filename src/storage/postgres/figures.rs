@@ -33,27 +33,27 @@ impl Counted {
         let figure = |name, help, count: &Count| Figure { name, help, value: count.get() };
         vec![
             figure(
-                "statements",
-                "Statements that append, since the start, each for all stores that waited",
+                "statements_total",
+                "Statements that append, each for all stores that waited",
                 &self.statements,
             ),
             figure(
-                "overtaken",
+                "overtaken_total",
                 "Appends of one store that another node was faster than, and that were placed again",
                 &self.overtaken,
             ),
             figure(
-                "known",
+                "known_total",
                 "Appends of one store that were placed again since an id was there already",
                 &self.known,
             ),
             figure(
-                "locked",
+                "locked_total",
                 "Times that a store was locked for its appends after it was overtaken",
                 &self.locked,
             ),
             figure(
-                "caught_up",
+                "caught_up_total",
                 "Times that a store took in what another node had appended",
                 &self.caught_up,
             ),

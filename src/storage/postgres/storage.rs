@@ -13,7 +13,7 @@ use super::state::LogState;
 use super::text::{from_column, to_column};
 use super::trim::{beyond, empty_behind};
 use super::used_keys::PostgresUsedKeys;
-use crate::model::{EntryId, RemoteId, Sequence, StoreId};
+use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
     Figure, Keep, KeysChanged, Node, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
 };
@@ -148,7 +148,12 @@ impl Storage for PostgresStorage {
             help: "Stores that stay closed, since the database has less of them than this node has shown",
             value: self.postgres.open_logs().refused(),
         });
+        figures.extend(self.postgres.pool().figures());
         figures
+    }
+
+    fn waits(&self) -> Option<Observed> {
+        Some(self.postgres.pool().waits())
     }
 
     fn nodes(&self) -> Vec<Node> {
