@@ -221,6 +221,11 @@ impl Feed {
         }
     }
 
+    /// Something was erased by another server: nothing is shown from memory any more that was there before.
+    pub(crate) fn forget(&self) {
+        self.content.write().clear();
+    }
+
     fn move_head(&self, head: Sequence) {
         self.head.store(head.get(), Ordering::Release);
         if let Some(watched) = &*self.head_watch.lock() {

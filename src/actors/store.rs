@@ -286,6 +286,7 @@ impl StoreActor {
             return;
         }
         let placed = (self.generation, self.others.attempt);
+        let erasures = self.log.erasures();
         let last = segments.last().map(Segment::last);
         let began = Instant::now();
         ctx.spawn(append(segments).into_actor(self).map(move |result, actor, ctx| {
@@ -294,7 +295,7 @@ impl StoreActor {
                 trace::committed(&traces, &*actor.log, last);
             }
             if placed == (actor.generation, actor.others.attempt) {
-                actor.appended(result, ctx);
+                actor.appended(result, erasures, ctx);
             }
         }));
     }
@@ -317,12 +318,19 @@ impl StoreActor {
         }
     }
 
-    fn appended(&mut self, result: Result<(), AppendError>, ctx: &mut Context<Self>) {
+    /// An append was answered, which was handed in after so many `erasures`.
+    fn appended(
+        &mut self,
+        result: Result<(), AppendError>,
+        erasures: u64,
+        ctx: &mut Context<Self>,
+    ) {
         match result {
             Ok(()) => {
                 self.others.locked_groups = self.others.locked_groups.saturating_sub(1);
                 if let Some(settled) = self.core.settle_appended() {
-                    self.show(settled);
+                    // Another node may have erased some of it already.
+                    self.show(settled, erasures == self.log.erasures());
                 }
                 self.settle_known();
                 self.advance(ctx);
@@ -334,12 +342,13 @@ impl StoreActor {
 
     fn settle_known(&mut self) {
         while let Some(settled) = self.core.settle_known() {
-            self.show(settled);
+            self.show(settled, true);
         }
     }
 
-    /// Answers, then moves the head, then wakes: a session that sees the head already has its answers.
-    fn show(&self, Settled { answers, segments }: Settled<Reply>) {
+    /// Answers, then moves the head, then wakes: a session that sees the head already has its answers. Unless `from_memory`,
+    /// readers read it from the log.
+    fn show(&self, Settled { answers, segments }: Settled<Reply>, from_memory: bool) {
         let entries: usize = segments.iter().map(Segment::len).sum();
         let bytes: usize = segments.iter().map(|segment| segment.records().len()).sum();
         let slots: usize = answers.iter().map(|(_, acked)| acked.slots.len()).sum();
@@ -362,7 +371,10 @@ impl StoreActor {
             }
         }
         let moved = !segments.is_empty();
-        self.feed.publish(segments);
+        match segments.last() {
+            Some(last) if !from_memory => self.feed.move_on(last.last()),
+            _ => self.feed.publish(segments),
+        }
         woken.iter().for_each(|inbox| inbox.wake());
         if moved {
             self.feed.wake();

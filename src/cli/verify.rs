@@ -17,6 +17,19 @@ use super::text::{self, counted, one_line};
 pub(super) struct Args {
     #[command(flatten)]
     data: DataDir,
+    /// Check the PostgreSQL database at this address instead; its nodes may run. Compares all entries with what earlier checks have
+    /// noted in it, and notes what is new
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The prefix of its tables
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "PREFIX", requires = "database")]
+    table_prefix: Option<String>,
+    /// Its table of the remote id
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "TABLE", requires = "database")]
+    remote_id_table: Option<String>,
 }
 
 /// `verify` failed, or found faults.
@@ -28,6 +41,13 @@ pub(super) enum VerifyError {
     /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The database cannot be used.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Database(#[from] eventlog_server::storage::postgres::PostgresError),
+    /// The database has something other than before.
+    #[error("{0} faults; nothing was repaired")]
+    InDatabase(u64),
     /// It can be read, but is damaged.
     #[error(
         "{}; the next start of the server repairs what it can, and reports the rest",
@@ -42,7 +62,34 @@ pub(super) enum VerifyError {
     Print(#[from] io::Error),
 }
 
+#[cfg(feature = "postgres")]
+fn verify_database(args: &Args, url: &str) -> Result<(), VerifyError> {
+    use eventlog_server::storage::postgres::{DatabaseVerified, Postgres, PostgresOptions};
+    let mut options = PostgresOptions::new(url);
+    options.prefix = args.table_prefix.clone().unwrap_or(options.prefix);
+    options.remote_id_table = args.remote_id_table.clone().unwrap_or(options.remote_id_table);
+    options.authorities = super::serve::postgres::authorities();
+    let DatabaseVerified { faults, fault_count, stores, compared, noted, .. } =
+        Postgres::verify(&options)?;
+    let mut out = io::stdout().lock();
+    for (store, finding) in &faults {
+        writeln!(out, "store {}: {}", one_line(store.as_str()), one_line(finding))?;
+    }
+    writeln!(
+        out,
+        "{stores} stores: compared {compared} sequences with what an earlier check had noted, and noted {noted} others"
+    )?;
+    match fault_count {
+        0 => Ok(()),
+        count => Err(VerifyError::InDatabase(count)),
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
+    #[cfg(feature = "postgres")]
+    if let Some(url) = &args.database {
+        return verify_database(args, url);
+    }
     args.data.must_exist()?;
     let options = args.data.options();
     let progress = Progress::reading("verify", &[&args.data.path, &args.data.archive()]);

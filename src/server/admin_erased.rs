@@ -11,7 +11,7 @@ use super::admin::{Answer, Failure};
 use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use crate::actors::audit::{self, By};
-use crate::storage::{ErasedReport, StorageError};
+use crate::storage::{ErasedReport, ErasedTable, StorageError};
 
 /// The last result, or that a check is running.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -38,8 +38,31 @@ struct Found {
     #[serde(skip_serializing_if = "Option::is_none")]
     clean_millis: Option<u64>,
     places: Vec<Place>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tables: Vec<Table>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    elsewhere: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ids: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Table {
+    name: String,
+    bytes: u64,
+    rows: u64,
+    texts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vacuumed_millis: Option<u64>,
+    needs_vacuum: bool,
+}
+
+impl From<ErasedTable> for Table {
+    fn from(table: ErasedTable) -> Self {
+        let ErasedTable { name, bytes, rows, texts, vacuumed_millis, needs_vacuum } = table;
+        Self { name, bytes, rows, texts, vacuumed_millis, needs_vacuum }
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -63,6 +86,8 @@ struct Named {
 impl Found {
     fn new(report: ErasedReport, with_ids: bool) -> Self {
         let ErasedReport { entries, ids, unread, is_due, erased_millis, clean_millis, .. } = report;
+        let tables = report.tables.into_iter().map(Table::from).collect();
+        let elsewhere = report.elsewhere;
         let places = report.places.into_iter().map(|place| Place {
             name: place.name,
             files: place.files,
@@ -81,7 +106,17 @@ impl Found {
         });
         let places = places.collect();
         let ids = with_ids.then(|| ids.iter().map(ToString::to_string).collect());
-        Self { entries, unread, is_due, erased_millis, clean_millis, places, ids }
+        Self {
+            entries,
+            unread,
+            is_due,
+            erased_millis,
+            clean_millis,
+            places,
+            tables,
+            elsewhere,
+            ids,
+        }
     }
 }
 
@@ -120,7 +155,7 @@ async fn begin(server: web::Data<Server>, by: ReqData<By>, Json(asked): Json<Ask
                 let found = Found::new(report, asked.ids.unwrap_or(false));
                 ErasedState { found: Some(found), ..ErasedState::default() }
             }
-            Ok(None) => failed("this storage has no files of its own"),
+            Ok(None) => failed("this storage has neither files nor tables of its own"),
             Err(error) => failed(error),
         };
         *of.inner().verifying.lock() = state;

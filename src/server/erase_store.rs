@@ -20,7 +20,7 @@ const KEYS_PAGE: usize = 1_000;
 impl Erasures {
     /// Erases everything that the store has by now, and removes its keys.
     pub(super) async fn erase_store(&self, by: &By, store: &StoreId) -> Result<Erased, EraseError> {
-        let feed = self.stores.open(store).await?.feed.clone();
+        let feed = self.up_to_date(store).await?.feed.clone();
         let (log, last) = (feed.log(), feed.head());
         // One of its entries later identifies this store, in case another one has the same name.
         let first = blocking(move || match log.first_known()? {
@@ -31,6 +31,7 @@ impl Erasures {
         let name = format!("{store}/{WHOLE}");
         let begun = Begun::whole(&first, last);
         self.under_way.lock().insert(name.clone());
+        self.own.lock().insert(name.clone());
         let done = async {
             self.begun.set(&name, begun).await?;
             self.carry_out_whole(by, store, last, &first).await
@@ -39,6 +40,7 @@ impl Erasures {
         self.under_way.lock().remove(&name);
         let erased = done?;
         self.begun.remove(&name, |begun| begun.up_to == Some(last.get())).await?;
+        self.own.lock().remove(&name);
         Ok(erased)
     }
 

@@ -3,19 +3,21 @@
 //! Keeps: an erasure that has begun is recorded and completed, even after a restart: in the journal, in the store
 //! itself, and in memory, and handlers are told. Leaves out: what an erasure does (`processing`, `storage`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::ArbiterHandle;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::erase_store::WHOLE;
 use super::handle::Server;
 use super::quarantine::QuarantineError;
 use crate::actors::audit::{self, By};
 use crate::actors::feed::Feed;
+use crate::actors::store::StoreHandle;
 use crate::actors::stores::Stores;
 use crate::model::{EntryId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
@@ -28,6 +30,8 @@ use crate::storage::{AppendError, Storage, StorageError};
 pub(super) const AT_ONCE: usize = 1_000;
 /// How often the server looks for unfinished erasures.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long an erasure that another server has begun must be unfinished until this one finishes it.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(20);
 /// How many entries in quarantine are read at a time.
 const QUARANTINE_PAGE: usize = 1_000;
 
@@ -131,6 +135,8 @@ pub(super) struct Erasures {
     pub(super) begun: Arc<Kept<Begun>>,
     /// The names of long erasures that are still being carried out by their callers.
     pub(super) under_way: Mutex<BTreeSet<String>>,
+    /// The names of those that this server has begun and not finished.
+    pub(super) own: Mutex<BTreeSet<String>>,
 }
 
 impl Erasures {
@@ -158,6 +164,7 @@ impl Erasures {
             compaction,
             begun,
             under_way: Mutex::default(),
+            own: Mutex::default(),
         });
         let looking = erasures.clone();
         // Only a thread that has stopped refuses this. The task ends with the thread.
@@ -166,20 +173,32 @@ impl Erasures {
     }
 
     async fn run(&self) {
+        // What is found at first was begun before this server was started.
+        let mut known: Option<HashMap<Box<str>, Instant>> = None;
         loop {
             let all = self.begun.look(|all| {
                 all.iter().map(|(name, begun)| (name.clone(), begun.clone())).collect::<Vec<_>>()
             });
+            let now = Instant::now();
+            let delay = if known.is_some() { TAKE_OVER_AFTER } else { Duration::ZERO };
+            let before = known.take().unwrap_or_default();
+            let when = |name: &str| before.get(name).copied().unwrap_or(now + delay);
+            let due: HashMap<_, _> =
+                all.iter().map(|(name, _)| (name.clone(), when(name))).collect();
             for (name, begun) in all {
                 let store = name.rsplit_once('/').and_then(|(store, _)| StoreId::new(store).ok());
                 let Some(store) = store else { continue };
-                if self.under_way.lock().contains(&*name) {
+                let is_due = due.get(&name).is_none_or(|due| *due <= now);
+                if self.under_way.lock().contains(&*name)
+                    || !(is_due || self.own.lock().contains(&*name))
+                {
                     continue;
                 }
                 if let Err(error) = self.carry_out_begun(&store, &name, &begun).await {
                     log::warn!("store {store}: erased later, or told again: {error}");
                 }
             }
+            known = self.begun.is_read().then_some(due);
             if let Err(error) = self.tell_again().await {
                 log::warn!("what was erased again is told later: {error}");
             }
@@ -199,6 +218,7 @@ impl Erasures {
         };
         self.carry_out_whole(&By::Process, store, last, &begun.entries()).await?;
         self.begun.remove(name, |begun| begun.up_to == Some(last.get())).await?;
+        self.own.lock().remove(name);
         Ok(())
     }
 
@@ -210,6 +230,7 @@ impl Erasures {
     ) -> Result<(), EraseError> {
         let Some((first, _)) = entries.first() else { return Ok(()) };
         let name = format!("{store}/{first}-{}", EntryId::now());
+        self.own.lock().insert(name.clone());
         self.begun.set(&name, Begun::new(entries)).await?;
         self.carry_out(store, &name, entries).await
     }
@@ -232,6 +253,7 @@ impl Erasures {
         erase(journal, store, &opened.feed.log(), entries).await?;
         self.tell(store, &opened.feed, entries).await?;
         self.begun.remove(name, |_| true).await?;
+        self.own.lock().remove(name);
         Ok(())
     }
 
@@ -257,8 +279,18 @@ impl Erasures {
         Ok(())
     }
 
+    /// Opens a store whose feed has everything that was stored so far, also by other servers.
+    pub(super) async fn up_to_date(&self, store: &StoreId) -> Result<StoreHandle, EraseError> {
+        let (storage, of) = (self.storage.clone(), store.clone());
+        let stored = blocking(move || storage.size(&of)).await?.head;
+        let opened = self.stores.open(store).await?;
+        // If it is closed meanwhile, it is opened again with all of it.
+        let _ = opened.feed.watch_head().wait_for(|head| *head >= stored).await;
+        Ok(opened)
+    }
+
     async fn erase_ids(&self, store: &StoreId, ids: &[EntryId]) -> Result<Erased, EraseError> {
-        let log = self.stores.open(store).await?.feed.log();
+        let log = self.up_to_date(store).await?.feed.log();
         let mut erased = Erased::default();
         for part in ids.chunks(AT_ONCE) {
             let (log, asked) = (log.clone(), part.to_vec());
@@ -277,7 +309,7 @@ impl Erasures {
     }
 
     async fn erase_key(&self, store: &StoreId, key: &str) -> Result<Erased, EraseError> {
-        let feed = self.stores.open(store).await?.feed.clone();
+        let feed = self.up_to_date(store).await?.feed.clone();
         let (log, head) = (feed.log(), feed.head());
         let (mut next, mut erased) = (log.trimmed().next(), Erased::default());
         while next <= head {

@@ -56,6 +56,7 @@ impl Server {
 
     async fn read_records_again(&self) -> Result<(), RecordsUnavailable> {
         self.inner().shared.revocations.kept.read_again(|_, _| {}).await?;
+        self.inner().erasures.begun.read_again(|_, _| {}).await?;
         match &self.inner().grants {
             Some(grants) => grants.read_again().await,
             None => Ok(()),

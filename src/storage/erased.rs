@@ -27,8 +27,37 @@ pub struct ErasedReport {
     pub erased_millis: Option<u64>,
     /// When the last removal was complete: milliseconds since 1970.
     pub clean_millis: Option<u64>,
-    /// The places that were checked: each of [`PLACES`].
+    /// The places that were checked: each of [`PLACES`], or none if the storage is a database.
     pub places: Vec<ErasedPlace>,
+    /// The tables that were checked, if the storage is a database.
+    pub tables: Vec<ErasedTable>,
+    /// What cannot be checked from here and may still have content of erased entries, each in a sentence.
+    pub elsewhere: Vec<String>,
+}
+
+/// A table of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErasedTable {
+    /// The name.
+    pub name: String,
+    /// Its size in bytes, with indexes and values that are stored apart.
+    pub bytes: u64,
+    /// The number of rows with content of erased entries.
+    pub rows: u64,
+    /// The number of rows with the requested text.
+    pub texts: u64,
+    /// When it was vacuumed last: milliseconds since 1970.
+    pub vacuumed_millis: Option<u64>,
+    /// Whether old versions of rows may be in it that have content of erased entries: until it is vacuumed.
+    pub needs_vacuum: bool,
+}
+
+impl ErasedTable {
+    /// Whether it has no such content.
+    pub const fn is_clean(&self) -> bool {
+        self.rows == 0 && self.texts == 0 && !self.needs_vacuum
+    }
 }
 
 /// A kind of files.
@@ -62,8 +91,9 @@ pub struct ErasedFile {
 }
 
 impl ErasedReport {
-    /// Whether no file has any such content.
+    /// Whether no file and no table has any such content.
     pub fn is_clean(&self) -> bool {
         self.places.iter().all(|place| place.held == 0)
+            && self.tables.iter().all(ErasedTable::is_clean)
     }
 }

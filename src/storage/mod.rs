@@ -14,8 +14,9 @@ pub(crate) mod archive;
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod commit_log;
 mod erased;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "postgres"))]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
+#[cfg_attr(not(feature = "sled"), expect(dead_code, reason = "PostgreSQL needs less of it"))]
 pub(crate) mod ledger;
 pub mod memory;
 #[cfg(all(feature = "sled", feature = "postgres"))]
@@ -26,7 +27,8 @@ pub mod postgres;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub mod sled;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "postgres"))]
+#[cfg_attr(not(feature = "sled"), expect(dead_code, reason = "the ledger needs less of it"))]
 mod slot;
 mod snapshot;
 mod used_keys;
@@ -39,7 +41,7 @@ use std::sync::Arc;
 use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{mpsc, watch};
 
-pub use self::erased::{ErasedFile, ErasedPlace, ErasedReport, PLACES};
+pub use self::erased::{ErasedFile, ErasedPlace, ErasedReport, ErasedTable, PLACES};
 pub use self::node::Node;
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
@@ -133,8 +135,8 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Checks whether files have content of erased entries, or this text. `None` if this storage has no files of its own. Blocks until
-    /// all files were read.
+    /// Checks whether files or tables have content of erased entries, or this text. `None` if this storage has none. Blocks until all of
+    /// them were read.
     fn verify_erased(&self, _text: Option<&str>) -> Result<Option<ErasedReport>, StorageError> {
         Ok(None)
     }
@@ -305,9 +307,7 @@ pub trait StoreLog: Send + Sync + 'static {
         entries: &[(Sequence, EntryId)],
     ) -> BoxFuture<'static, Result<(), AppendError>> {
         let _ = entries;
-        Box::pin(ready(Err(AppendError::Definite(
-            "this storage cannot erase entries; PostgreSQL cannot yet".into(),
-        ))))
+        Box::pin(ready(Err(AppendError::Definite("this storage cannot erase entries".into()))))
     }
 
     /// The first entry of the store whose id is known, trimmed and erased ones too. `None` if there is none, or if this storage does not

@@ -4,7 +4,7 @@
 //! one from the path or Debian's folders. If there is none, the tests say so and pass; with `CI=true` they fail. This
 //! file depends on nothing else, because both the library's tests and the binary's include it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -236,17 +236,38 @@ impl Cluster {
         self.try_sql(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// What `pg_dump` makes of the database with this URL, also while it is used.
+    pub fn dump(&self, url: &str) -> Vec<u8> {
+        let dumped = Command::new(self.program("pg_dump")).arg(url).output().expect("pg_dump");
+        assert!(dumped.status.success(), "dump: {}", String::from_utf8_lossy(&dumped.stderr));
+        dumped.stdout
+    }
+
+    /// Replaces what is in the database with this URL by a dump. Nobody may use it.
+    pub fn restore(&self, url: &str, dump: &[u8]) {
+        self.sql(url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+        let mut psql = Command::new(self.program("psql"))
+            .args(["-Xq", "-v", "ON_ERROR_STOP=1", url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("psql");
+        psql.stdin.take().expect("its input").write_all(dump).expect("written");
+        assert!(psql.wait().expect("psql").success(), "the dump is not restored");
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        // Otherwise it is the one on the path.
+        if self.programs.as_os_str().is_empty() { name.into() } else { self.programs.join(name) }
+    }
+
     fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
         let url = if database.contains("://") {
             database.to_owned()
         } else {
             format!("{}/{database}", self.base)
         };
-        let psql = if self.programs.as_os_str().is_empty() {
-            "psql".into()
-        } else {
-            self.programs.join("psql")
-        };
+        let psql = self.program("psql");
         let done =
             Command::new(psql).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &url]).output();
         let done = done.map_err(|error| error.to_string())?;

@@ -14,10 +14,6 @@ pub(crate) struct OnPostgres<T: ?Sized> {
     service: Arc<T>,
 }
 
-/// Clauses that PostgreSQL does not satisfy yet: `docs/DATA.md` says so.
-pub(crate) const NOT_YET: [&str; 2] =
-    ["what_is_erased_is_a_gap_whose_ids_stay_known", "what_is_not_there_is_not_erased"];
-
 /// Whether there is a PostgreSQL.
 pub(crate) fn is_there() -> bool {
     cluster().is_some()

@@ -13,10 +13,10 @@ use crate::support::server::comes_to;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, http, key};
 
-pub(super) const TOKEN: &str = "only-for-this-test";
-const JUMP: u64 = 1_000_000_000;
+pub(crate) const TOKEN: &str = "only-for-this-test";
+pub(crate) const JUMP: u64 = 1_000_000_000;
 
-pub(super) fn serve(data: &Path, more: &str) -> Process {
+pub(crate) fn serve(data: &Path, more: &str) -> Process {
     let config = data.with_extension("toml");
     std::fs::write(&config, more).expect("written");
     let mut command = binary();
@@ -27,40 +27,45 @@ pub(super) fn serve(data: &Path, more: &str) -> Process {
 }
 
 /// Of a running server, to a folder.
-pub(super) fn backup(server: &Process, to: &Path) -> Command {
+pub(crate) fn backup(server: &Process, to: &Path) -> Command {
     let mut command = binary();
     command.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["backup", "--url", &server.url]);
     command.arg("--to").arg(to).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-pub(super) fn restore(from: &Path, to: &Path) -> Command {
+pub(crate) fn restore(from: &Path, to: &Path) -> Command {
     let mut command = binary();
     command.arg("restore").arg("--from").arg(from).arg("--data-dir").arg(to);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-pub(super) fn well(ended: &Output) -> String {
+pub(crate) fn well(ended: &Output) -> String {
     let said = String::from_utf8_lossy(&[&ended.stdout[..], &ended.stderr].concat()).into_owned();
     assert!(ended.status.success(), "{said}");
     said
 }
 
 /// A device with a journal: what it wrote, all of it.
-pub(super) struct Device {
+pub(crate) struct Device {
     name: &'static str,
     journal: Vec<Entry>,
     sent: u64,
 }
 
 impl Device {
-    pub(super) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self { name, journal: Vec::new(), sent: 0 }
     }
 
+    /// The number of entries that it has written.
+    pub(crate) fn count(&self) -> usize {
+        self.journal.len()
+    }
+
     /// Writes so many entries, one after the other.
-    pub(super) async fn write(&mut self, socket: &mut Socket, count: usize, history: &mut History) {
+    pub(crate) async fn write(&mut self, socket: &mut Socket, count: usize, history: &mut History) {
         for n in 0..count {
             let text = format!("{}-{}", self.name, self.journal.len());
             let one = entry("Note", &text, &[n as u8; 200]);
@@ -79,7 +84,7 @@ impl Device {
     }
 
     /// The client is opened again, on a server that it does not know.
-    async fn send_all(&mut self, socket: &mut Socket, history: &mut History) {
+    pub(crate) async fn send_all(&mut self, socket: &mut Socket, history: &mut History) {
         // No frame may be larger than a mebibyte.
         for part in self.journal.clone().chunks(1_000) {
             self.send(socket, part, history).await;
@@ -88,7 +93,7 @@ impl Device {
 }
 
 /// All there is of the store.
-pub(super) async fn feed(server: &Process, count: usize) -> Vec<(u64, String)> {
+pub(crate) async fn feed(server: &Process, count: usize) -> Vec<(u64, String)> {
     let mut reader = Socket::connect(&server.url).await;
     reader.subscribe(&key("reader"), 0).await;
     let entries = if count > 0 { reader.next_joined_entries(count).await } else { Vec::new() };

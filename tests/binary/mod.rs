@@ -1,7 +1,7 @@
 //! The binary as people and scripts use it: its commands, what they print, how they end.
 
 mod audit;
-mod backup;
+pub mod backup;
 mod bench;
 mod bucket;
 mod callback;

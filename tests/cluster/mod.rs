@@ -2,6 +2,8 @@
 //! With `CI=true`, they fail.
 
 mod balanced;
+mod drill;
+mod erased;
 mod failover;
 mod handlers;
 mod kills;
@@ -58,8 +60,17 @@ impl Node {
 
     /// Kills the node and starts it again.
     fn kill(&mut self) {
-        self.process.signal("KILL");
+        self.end("KILL");
+        self.start_again();
+    }
+
+    fn end(&mut self, signal: &str) {
+        self.process.signal(signal);
         self.process.wait();
+    }
+
+    /// Starts a node that has ended, with its directory.
+    fn start_again(&mut self) {
         self.process =
             serve(&self.directory.path().to_owned(), &self.database, self.port, &self.settings);
     }

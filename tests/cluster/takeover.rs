@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use super::cluster;
+use super::{ADMIN, cluster};
 use crate::js::node;
 use crate::js::stock::answer_with;
 use crate::support::process::{Process, binary};
@@ -47,7 +47,7 @@ enum Serving {
 
 fn on(mut command: Command, database: &str) -> Command {
     command.env("EVENTLOG_STORAGE_KIND", "postgres").env("EVENTLOG_STORAGE_URL", database);
-    command.env("EVENTLOG_AUTH_MODE", "allow-all");
+    command.env("EVENTLOG_AUTH_MODE", "allow-all").env("EVENTLOG_ADMIN_TOKEN", ADMIN);
     command
 }
 
@@ -66,6 +66,14 @@ fn effects_own_server_and_ours_take_turns_on_one_database_and_run_side_by_side()
         if asked == "beside" {
             let server = Theirs::start(0, &database);
             return beside.insert(server).port.to_string();
+        }
+        if let Some(id) = asked.strip_prefix("erase ") {
+            let mut erase = binary();
+            erase.args(["erase", "--url", &format!("http://127.0.0.1:{port}"), "--token", ADMIN]);
+            let done = erase.args(["--store", "default", "--id", id, "--yes"]).output();
+            let done = done.expect("it runs");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            return String::new();
         }
         assert_eq!(asked, "restart");
         let was_theirs = matches!(serving.take(), Some(Serving::Theirs { .. }));

@@ -156,7 +156,8 @@ pub fn answer_with(mut command: Command, mut carry_out: impl FnMut(&str) -> Stri
     let mut said = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines() {
         let line = line.expect("UTF-8");
-        if ["restart", "stop", "start", "copy", "restore", "beside"].contains(&line.as_str()) {
+        let asks = ["restart", "stop", "start", "copy", "restore", "beside"];
+        if asks.contains(&line.as_str()) || line.starts_with("erase ") {
             let answer = carry_out(&line);
             writeln!(answers, "{answer}").expect("it waits for that");
         }

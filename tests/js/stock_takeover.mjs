@@ -89,9 +89,32 @@ for (const [name, number] of [["ours", 2], ["Effect's again", 3], ["ours again",
   await round(name, number)
 }
 
+const theirs = `ws://127.0.0.1:${await ask("beside")}/rpc`
+
+await step("what is erased at ours is an entry without content at Effect's, and its id is known there", async () => {
+  const [gone, at] = written[0]
+  await ask(`erase ${gone.idString}`)
+  const feedOf = async (to, count) => {
+    const reader = await eventually(() => Remote.connect(to, third))
+    const feed = await reader.subscribe(0)
+    const got = await feed.next(count)
+    await feed.close()
+    await reader.close()
+    return got
+  }
+  const ours = await feedOf(url, head - 1)
+  assert.ok(ours.every(({ remoteSequence }) => remoteSequence !== at))
+  const others = await feedOf(theirs, head)
+  const { entry: left } = others[at - 1]
+  assert.deepEqual([left.idString, left.event, left.primaryKey, left.payload.length], [gone.idString, "", "", 0])
+  for (const to of [theirs, url]) assert.deepEqual(await eventually(() => writes(to, [gone])), [at])
+  // A new client takes in everything around it.
+  const fresh = await Browser.open(theirs, await makeIdentity())
+  await until("the rest is there", async () => fresh.notes.has("b4"), PATIENCE_MILLIS)
+  await fresh.close?.()
+})
+
 await step("both at once: whoever uses ours gets what is written at either", async () => {
-  const port = await ask("beside")
-  const theirs = `ws://127.0.0.1:${port}/rpc`
   const here = Array.from({ length: 40 }, (_, n) => entry("Note", `h${n}`))
   const there = Array.from({ length: 40 }, (_, n) => entry("Note", `t${n}`))
   const each = async (to, entries) => {

@@ -30,6 +30,9 @@ pub(super) struct Others {
     pub(super) catching_up: bool,
     /// The last reported head.
     heard: Sequence,
+    /// [`StoreLog::erasures`](crate::storage::StoreLog::erasures) when what is shown from memory was last dropped because of
+    /// them.
+    erasures: u64,
     following: Option<SpawnHandle>,
 }
 
@@ -84,14 +87,14 @@ impl StoreActor {
             return;
         }
         let Some(group) = self.core.take_group() else { return };
-        let generation = self.generation;
+        let (generation, erasures) = (self.generation, self.log.erasures());
         let locked = self.log.lock(self.feed.head(), group.ids());
         ctx.spawn(locked.into_actor(self).map(move |locked, actor, ctx| match locked {
             _ if generation != actor.generation => {
                 refuse(group.into_replies(), &WriteFailure::Definite(REOPENING.into()));
             }
             Ok(Locked { caught_up, known, append }) => {
-                actor.show_others(caught_up);
+                actor.show_others(caught_up, erasures);
                 actor.place(group, &known, append, ctx);
                 // If all of it was known, nothing is in progress.
                 actor.advance(ctx);
@@ -115,12 +118,13 @@ impl StoreActor {
         }
         self.others.catching_up = true;
         let (generation, heard) = (self.generation, self.others.heard);
+        let erasures = self.log.erasures();
         let caught_up = self.log.catch_up(self.feed.head());
         ctx.spawn(caught_up.into_actor(self).map(move |caught_up, actor, ctx| {
             actor.others.catching_up = false;
             match caught_up {
                 _ if generation != actor.generation => {}
-                Ok(caught_up) => actor.show_others(caught_up),
+                Ok(caught_up) => actor.show_others(caught_up, erasures),
                 // It will be reported again before long.
                 Err(error) => {
                     log::warn!(store:% = actor.store(); "store {}: what others wrote cannot be read: {error}", actor.store());
@@ -134,10 +138,11 @@ impl StoreActor {
         }));
     }
 
-    /// Shows what others appended, and continues after it.
-    fn show_others(&mut self, CaughtUp { head, between }: CaughtUp) {
+    /// Shows what others appended, and continues after it. It was read after so many `erasures`: if there are more by now, it may
+    /// have something that was erased.
+    fn show_others(&mut self, CaughtUp { head, between }: CaughtUp, erasures: u64) {
         if head > self.feed.head() {
-            if between.is_empty() {
+            if between.is_empty() || erasures != self.log.erasures() {
                 self.feed.move_on(head);
             } else {
                 self.feed.publish(between);
@@ -152,6 +157,10 @@ impl StoreActor {
 impl StreamHandler<Sequence> for StoreActor {
     fn handle(&mut self, head: Sequence, ctx: &mut Context<Self>) {
         self.others.heard = self.others.heard.max(head);
+        let erasures = self.log.erasures();
+        if std::mem::replace(&mut self.others.erasures, erasures) != erasures {
+            self.feed.forget();
+        }
         self.catch_up(ctx);
     }
 

@@ -105,7 +105,21 @@ struct Found {
     erased_millis: Option<u64>,
     clean_millis: Option<u64>,
     places: Vec<Place>,
+    tables: Vec<Table>,
+    elsewhere: Vec<String>,
     ids: Option<Vec<String>>,
+}
+
+/// A table of the database.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Table {
+    name: String,
+    bytes: u64,
+    rows: u64,
+    texts: u64,
+    vacuumed_millis: Option<u64>,
+    needs_vacuum: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -238,7 +252,9 @@ fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
             left.push(name.to_owned());
         }
     }
+    left.extend(print_tables(&mut out, found)?);
     match (found.is_due, found.erased_millis, found.clean_millis) {
+        _ if !found.tables.is_empty() => {}
         (true, Some(erased), _) => writeln!(
             out,
             "the files still have to be cleaned of what was erased since {}; the server does that within an hour",
@@ -249,6 +265,34 @@ fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
     }
     if found.is_behind && !found.is_due && !left.is_empty() {
         writeln!(out, "the ledger has erasures that are made when the directory is opened next")?;
+    }
+    Ok(left)
+}
+
+/// Prints what a database has. Returns the tables with some content.
+fn print_tables(out: &mut impl Write, found: &Found) -> io::Result<Vec<String>> {
+    let mut left = Vec::new();
+    for Table { name, bytes, rows, texts, vacuumed_millis, needs_vacuum } in &found.tables {
+        let mut what = Vec::new();
+        if *rows > 0 {
+            what.push(format!("{rows} rows with content of erased entries"));
+        }
+        if *texts > 0 {
+            what.push(format!("{texts} rows with the text"));
+        }
+        if *needs_vacuum {
+            let last = vacuumed_millis.map_or("never".to_owned(), timestamp);
+            what.push(format!(
+                "it may have old versions of rows with content of erased entries (last vacuumed: {last}); run: VACUUM {name}"
+            ));
+        }
+        let is_clean = what.is_empty();
+        let what = if is_clean { "clean".to_owned() } else { what.join("; ") };
+        writeln!(out, "table {name}, {}: {what}", people_bytes(*bytes))?;
+        left.extend((!is_clean).then(|| format!("table {name}")));
+    }
+    for place in &found.elsewhere {
+        writeln!(out, "{}", one_line(place))?;
     }
     Ok(left)
 }

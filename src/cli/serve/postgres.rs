@@ -28,6 +28,7 @@ pub(super) fn open(choice: &PostgresChoice, data_dir: &Path) -> Result<Kept, Pos
         PostgresError::Unusable(told.into())
     })?;
     options.heads_file = Some(data_dir.join("postgres-heads"));
+    options.erased_dir = Some(data_dir.join("postgres-erased"));
     let postgres = Postgres::open(&options)?;
     Ok(Kept {
         scheduled: None,

@@ -165,6 +165,24 @@ impl Reader {
     }
 }
 
+/// The record of an erasure, without a number and apart from other records.
+#[cfg(feature = "postgres")]
+pub(crate) fn encode(erasure: &Erasure) -> Vec<u8> {
+    record::encode((0, Chain::default()), &erasure.store, &erasure.what, erasure.time_ms).0
+}
+
+/// The erasure in such a record. `None` if it is damaged, or if a later version wrote it.
+#[cfg(feature = "postgres")]
+pub(crate) fn decode(record: &[u8]) -> Option<Erasure> {
+    record::is_whole(record).then(|| record::decode(record)).flatten()
+}
+
+/// What identifies an erasure in any ledger: the hash over time, kind, store and content.
+#[cfg(feature = "postgres")]
+pub(crate) fn identity(erasure: &Erasure) -> u128 {
+    record::identity(erasure)
+}
+
 /// Creates the ledger of the data directory `directory`, which has none, from the records of other ledgers: each record once, in their order.
 pub(crate) fn gather(sources: &[PathBuf], directory: &Path) -> io::Result<()> {
     let mut ledger = Ledger::open(directory, None)?;

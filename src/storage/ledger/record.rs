@@ -131,6 +131,12 @@ pub(super) fn check(record: &[u8], before: Mark) -> Option<Mark> {
     fits.then_some(Mark { number, chain })
 }
 
+/// Whether the record is as it was written.
+#[cfg(feature = "postgres")]
+pub(super) fn is_whole(record: &[u8]) -> bool {
+    len_of(record) == Some(record.len()) && u32_at(record, 0) == sum(SEED, record)
+}
+
 /// Decodes a checked record. `None` if a later version wrote it.
 pub(super) fn decode(record: &[u8]) -> Option<Erasure> {
     let (number, time_ms) = (u64_at(record, NUMBER), u64_at(record, NUMBER + 8));

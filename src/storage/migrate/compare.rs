@@ -12,14 +12,19 @@ pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// A hash over the entries of a store, in their order.
 #[derive(Default)]
-struct Digest {
+pub(crate) struct Digest {
     hash: Sha256,
     /// A gap that may continue.
     gap: Option<(Sequence, Sequence)>,
 }
 
 impl Digest {
-    fn add(&mut self, segment: &Segment) {
+    /// One that nobody can compute without the salt.
+    pub(crate) fn salted(salt: &[u8]) -> Self {
+        Self { hash: Sha256::new().chain_update(salt), gap: None }
+    }
+
+    pub(crate) fn add(&mut self, segment: &Segment) {
         if segment.is_gap() {
             let first = self.gap.map_or(segment.first(), |(first, _)| first);
             self.gap = Some((first, segment.last()));
@@ -65,7 +70,7 @@ impl Digest {
         }
     }
 
-    fn finish(mut self) -> [u8; 32] {
+    pub(crate) fn finish(mut self) -> [u8; 32] {
         self.end_gap();
         self.hash.finalize().into()
     }

@@ -13,6 +13,7 @@ mod up;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use self::compare::Digest;
 pub use self::down::to_directory;
 pub use self::up::{Source, to_postgres};
 use crate::model::{Segment, Sequence, StoreId};

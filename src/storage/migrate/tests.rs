@@ -157,6 +157,11 @@ fn of_database(url: &str, ids: &[EntryId]) -> (Vec<Seen>, String) {
     (seen(&storage, ids), storage.remote_id().to_string())
 }
 
+fn hashes(storage: &dyn Storage) -> Vec<String> {
+    let of = |name| storage.hash(&store(name)).expect("a hash").expect("it is noted").1;
+    STORES.map(of).into()
+}
+
 fn up(path: &Path, url: &str) -> Result<Moved, MigrateError> {
     let to = PostgresOptions::new(url);
     to_postgres(Source::Directory(path), &options(), &to, false, &Told::default())
@@ -170,6 +175,7 @@ fn a_server_goes_to_postgres_and_back_with_all_that_it_has() {
     let mut ground = Ground::new();
     let storage = SledStorage::new(ground.open());
     ground.take_away(&storage, 10);
+    let noted = hashes(&storage);
     drop(storage);
     let url = database();
     let (before, remote, tables) = of_directory(ground.path(), &ground.ids);
@@ -178,6 +184,10 @@ fn a_server_goes_to_postgres_and_back_with_all_that_it_has() {
     assert_eq!((moved.compared, moved.pairs), (9_002, tables.len() as u64));
     let (after, same) = of_database(&url, &ground.ids);
     assert_eq!((&after, &same), (&before, &remote));
+    assert_eq!(hashes(&PostgresStorage::new(open(&url))), noted);
+    let verified = Postgres::verify(&PostgresOptions::new(&*url)).expect("checked");
+    assert_eq!((verified.stores, verified.faults), (3, Vec::new()));
+    assert_eq!(hashes(&PostgresStorage::new(open(&url))), noted, "it goes on from there");
     // The old one cannot be used any more, and a second move changes nothing.
     let refused = Database::open(ground.path(), options()).err().expect("it was moved");
     assert!(

@@ -127,6 +127,9 @@ impl Up<'_> {
                 "store {name} is at {head} there, and trimmed up to {trimmed}"
             )));
         }
+        let hashes = stores.iter().map(|store| Ok(self.dump.hash(&store.name)?.to_vec()));
+        let hashes = hashes.collect::<Result<Vec<_>, MigrateError>>()?;
+        self.session.note_hashes(stores, &hashes)?;
         Ok(self.session.note_compared(stores)?)
     }
 

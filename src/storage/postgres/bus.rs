@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{Conn, Connector};
+use super::erased::NodeLedger;
 use super::failed::Failed;
 use super::fence::Fence;
 use super::open::OpenLogs;
@@ -45,7 +46,7 @@ struct Told {
     /// Heads that have moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     heads: Vec<(String, u64)>,
-    /// Whether keys or records have changed.
+    /// Whether keys or records have changed, or something was erased.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     changes: bool,
     /// Whether handlers have moved, or the nodes' claims on them have changed.
@@ -62,6 +63,7 @@ pub(super) struct Bus {
     tables: Arc<Tables>,
     open: Arc<OpenLogs>,
     fence: Arc<Fence>,
+    erased: Arc<NodeLedger>,
     moved: Mutex<HashMap<StoreId, Sequence>>,
     says_changes: AtomicBool,
     says_here: AtomicBool,
@@ -89,8 +91,7 @@ impl Bus {
     pub(super) fn new(
         connector: Connector,
         tables: Arc<Tables>,
-        open: Arc<OpenLogs>,
-        fence: Arc<Fence>,
+        (open, fence, erased): (Arc<OpenLogs>, Arc<Fence>, Arc<NodeLedger>),
         changes: u64,
     ) -> Arc<Self> {
         let (changed, told_changes) = mpsc::unbounded_channel();
@@ -99,6 +100,7 @@ impl Bus {
             tables,
             open,
             fence,
+            erased,
             moved: Mutex::default(),
             says_changes: AtomicBool::new(false),
             says_here: AtomicBool::new(false),
@@ -134,6 +136,15 @@ impl Bus {
         self.own_changes.lock().insert(number);
         self.says_changes.store(true, Ordering::Release);
         self.wake.notify_one();
+        self.poll_now.notify_one();
+    }
+
+    /// This node has erased something: others ask the database at once.
+    pub(super) fn erased(&self) {
+        if self.has_others() {
+            self.says_changes.store(true, Ordering::Release);
+            self.wake.notify_one();
+        }
         self.poll_now.notify_one();
     }
 

@@ -3,6 +3,7 @@
 //! Keeps: what was begun here is completed, whoever asked for it; waiting on a thread blocks only that thread. Leaves
 //! out: what is asked of the database (the other files here, and the services).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::bus::Bus;
 use super::connect::Connector;
+use super::erased::NodeLedger;
 use super::failed::Failed;
 use super::fence::{Fence, register};
 use super::figures::Counted;
@@ -55,6 +57,7 @@ struct Shared {
     /// Held while trimmed rows are emptied: one store at a time.
     emptying: tokio::sync::Mutex<()>,
     notes: Option<Arc<Notes>>,
+    erased: Arc<NodeLedger>,
 }
 
 impl Postgres {
@@ -70,9 +73,9 @@ impl Postgres {
             .build()
             .map_err(|error| PostgresError::Unusable(error.to_string().into()))?;
         let tables = Arc::new(Tables::new(&options.prefix, &options.remote_id_table));
-        let prepared = prepare(connector.clone(), tables.clone());
+        let prepared = prepare(connector.clone(), tables.clone(), options.erased_dir.clone());
         let prepared = wait_for(runtime.handle(), prepared).and_then(|prepared| prepared);
-        let (remote_id, changes) = match prepared {
+        let (remote_id, changes, erased) = match prepared {
             Ok(prepared) => prepared,
             Err(failed) => {
                 runtime.shutdown_background();
@@ -90,7 +93,8 @@ impl Postgres {
             }
         };
         let fence = Fence::new(changes);
-        let bus = Bus::new(connector.clone(), tables.clone(), open.clone(), fence.clone(), changes);
+        let follows = (open.clone(), fence.clone(), erased.clone());
+        let bus = Bus::new(connector.clone(), tables.clone(), follows, changes);
         let (queue, counted) = (Arc::new(Queue::default()), Arc::new(Counted::default()));
         if let Some(notes) = &notes {
             runtime.spawn(notes.clone().run());
@@ -124,6 +128,7 @@ impl Postgres {
             counted,
             emptying: tokio::sync::Mutex::default(),
             notes,
+            erased,
         })))
     }
 
@@ -145,6 +150,10 @@ impl Postgres {
 
     pub(super) fn fence(&self) -> &Fence {
         &self.0.fence
+    }
+
+    pub(super) fn erased(&self) -> &NodeLedger {
+        &self.0.erased
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -239,8 +248,12 @@ fn stopped() -> Failed {
     Failed::new("the connections to the database were closed")
 }
 
-/// The remote id, and how often keys and records have changed.
-async fn prepare(connector: Connector, tables: Arc<Tables>) -> Result<(RemoteId, u64), Failed> {
+/// The remote id, how often keys and records have changed, and this node's copy of the erasure ledger.
+async fn prepare(
+    connector: Connector,
+    tables: Arc<Tables>,
+    erased_dir: Option<PathBuf>,
+) -> Result<(RemoteId, u64, Arc<NodeLedger>), Failed> {
     if connector.shares_processes().await? {
         return Err(Failed::before_anything(
             "there is a pooler in transaction mode before it: the URL has to name the database itself, or a pooler in session mode, \
@@ -260,7 +273,9 @@ async fn prepare(connector: Connector, tables: Arc<Tables>) -> Result<(RemoteId,
         );
     }
     let remote_id = schema::prepare(&mut conn, &tables).await?;
-    Ok((remote_id, register(&mut conn, &tables).await?))
+    // This comes before registering, so that it counts no change that this node would have to hear of.
+    let erased = NodeLedger::open(erased_dir.as_deref(), &mut conn, &tables).await?;
+    Ok((remote_id, register(&mut conn, &tables).await?, Arc::new(erased)))
 }
 
 impl Drop for Shared {

@@ -41,7 +41,7 @@ pub(super) async fn find(
     found(conn, sql, store, next.try_get(0).map_err(Failed::from)?).await
 }
 
-async fn found(
+pub(super) async fn found(
     conn: &mut Conn,
     sql: &Statements,
     store: &StoreId,

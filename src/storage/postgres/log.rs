@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{oneshot, watch};
 
 use super::database::Postgres;
+use super::erase::{erase, note_erased};
 use super::failed::Failed;
 use super::lock::{catch_up, lock, places};
 use super::read::{number, read, sequence};
@@ -15,7 +16,7 @@ use super::state::LogState;
 use super::text::to_column;
 use super::trim::trim;
 use crate::model::{EntryId, Segment, Sequence};
-use crate::storage::{AppendError, CaughtUp, Locked, StorageError, StoreLog};
+use crate::storage::{AppendError, CaughtUp, ERASE_MAX, Locked, StorageError, StoreLog};
 
 /// See the module's description.
 pub(super) struct PostgresLog {
@@ -98,6 +99,23 @@ impl StoreLog for PostgresLog {
 
     fn trim(&self, last: Sequence) -> BoxFuture<'static, Result<(), AppendError>> {
         trim(&self.postgres, self.state.clone(), last)
+    }
+
+    fn erase(
+        &self,
+        entries: &[(Sequence, EntryId)],
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        let ids: Vec<EntryId> = entries.iter().take(ERASE_MAX).map(|(_, id)| *id).collect();
+        let known = if ids.is_empty() { Ok(Vec::new()) } else { self.lookup(&ids) };
+        erase(&self.postgres, self.state.clone(), entries, known)
+    }
+
+    fn note_erased(&self, last: Sequence, known: (Sequence, EntryId)) -> Result<(), AppendError> {
+        note_erased(&self.postgres, &self.state.store, last, known)
+    }
+
+    fn erasures(&self) -> u64 {
+        self.state.erasures()
     }
 
     fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, StorageError> {

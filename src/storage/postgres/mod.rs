@@ -17,15 +17,14 @@ mod bus;
 mod checks;
 mod connect;
 mod database;
-#[cfg_attr(
-    not(feature = "sled"),
-    expect(dead_code, reason = "so far only a move from sled erases")
-)]
 mod erase;
+mod erased;
 mod facts;
 mod failed;
 mod fence;
 mod figures;
+#[cfg(feature = "sled")]
+mod hashes;
 mod heal;
 mod lock;
 mod log;
@@ -53,6 +52,7 @@ pub(crate) mod text;
 mod tls;
 mod trim;
 mod used_keys;
+mod verify;
 mod writer;
 
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub(crate) use self::connect::Conn;
 pub use self::database::Postgres;
 pub(crate) use self::database::WeakPostgres;
 pub(crate) use self::failed::Failed;
+#[cfg(feature = "sled")]
+pub use self::hashes::DatabaseVerified;
 pub use self::options::PostgresOptions;
 pub(crate) use self::order::Order;
 pub(crate) use self::pool::Pooled;

@@ -62,7 +62,7 @@ impl OpenLogs {
         }
     }
 
-    /// A store was trimmed, here or at another node.
+    /// A store was trimmed, or something of it was erased, here or at another node.
     pub(super) fn hear_trimmed(&self, store: &StoreId, trimmed: Trimmed) {
         let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
         if let Some(log) = log {
@@ -70,10 +70,10 @@ impl OpenLogs {
         }
     }
 
-    /// How far the open log of a store knows that it is trimmed.
-    pub(super) fn trimmed(&self, store: &StoreId) -> Sequence {
+    /// How far the open log of a store knows that it is trimmed, and the number of the last erasure that it knows.
+    pub(super) fn trimmed(&self, store: &StoreId) -> (Sequence, u64) {
         let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
-        log.map(|log| log.trimmed()).unwrap_or_default()
+        log.map(|log| (log.trimmed(), log.erasures())).unwrap_or_default()
     }
 
     /// The open stores.

@@ -40,6 +40,9 @@ pub struct PostgresOptions {
     /// The file in which the node stores the heads that it has shown. With it, a restarted node notices that the
     /// database was reset to an earlier state. The folder must exist, and only this node may use the file.
     pub heads_file: Option<PathBuf>,
+    /// The folder in which the node keeps a copy of the erasure ledger. With it, what was erased is erased again after the
+    /// database was restored from before. It is created if it is missing, and only this node may use it.
+    pub erased_dir: Option<PathBuf>,
     /// The authorities that certificates are checked against, as X.509 in DER.
     pub authorities: Vec<Vec<u8>>,
 }
@@ -54,6 +57,7 @@ impl PostgresOptions {
             connections_max: 8,
             append_connections: 2,
             heads_file: None,
+            erased_dir: None,
             authorities: Vec::new(),
         }
     }

@@ -10,11 +10,14 @@
 //! | `<prefix>_stores` | Effect's: the sequence that each store gives out next |
 //! | `<prefix>_session_auth_bindings` | Effect's: the signing key of each public key |
 //! | the remote id's | Effect's: the remote id |
-//! | `<prefix>_meta` | the version of our tables; a number that counts changes of keys and records |
+//! | `<prefix>_meta` | the version of our tables; how often keys and records have changed; the number of the last erasure; what names this server even
+//! after `heal` |
 //! | `<prefix>_changed_keys` | which key each of the last changes was about |
 //! | `<prefix>_nodes` | for each node, the last change of keys and records that it must have heard of before it appends |
 //! | `<prefix>_appends` | for each append: when, who wrote what, which sequences have no entry, and how much the store holds since |
 //! | `<prefix>_trims` | for each trimmed store: up to where, and how much is not counted any more since |
+//! | `<prefix>_erased` | the erasure ledger: what was erased, with ids and times, but no content |
+//! | `<prefix>_hashes` | hashes over the entries that `verify` has seen, see `hashes` |
 //! | `<prefix>_quarantine`, `…_quarantine_parts`, `…_quarantine_last` | entries that are too large to be stored, their content in parts, and the last number that one got |
 //! | `<prefix>_keys` | the registry: the store of each public key |
 //! | `<prefix>_used_keys` | the store that each public key was used with first |
@@ -32,7 +35,7 @@ use super::tables::Tables;
 use crate::model::RemoteId;
 
 /// The version of our tables.
-pub(super) const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
 /// Replaces the version while a server is moved into the database, so that no version of this program serves it.
 pub(super) const MIGRATING: i32 = i32::MAX - 1;
 /// Replaces the version once the server was moved elsewhere.
@@ -90,7 +93,38 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
     Ok(kept)
 }
 
+/// The statements that create what is missing.
 pub(super) fn create(tables: &Tables) -> String {
+    format!("{}{}", create_most(tables), create_for_erasures(tables))
+}
+
+fn create_for_erasures(Tables { erased, hashes, .. }: &Tables) -> String {
+    format!(
+        r"
+CREATE TABLE IF NOT EXISTS {erased} (
+    number BIGINT PRIMARY KEY,
+    store_id TEXT NOT NULL,
+    erased_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    record BYTEA NOT NULL,
+    identity BYTEA NOT NULL UNIQUE,
+    lsn PG_LSN NOT NULL DEFAULT pg_current_wal_insert_lsn(),
+    told BOOLEAN NOT NULL
+);
+CREATE TABLE IF NOT EXISTS {hashes} (
+    store_id TEXT NOT NULL,
+    first BIGINT NOT NULL,
+    last BIGINT NOT NULL,
+    salt BYTEA,
+    checked BYTEA,
+    hash BYTEA,
+    PRIMARY KEY (store_id, first)
+);
+CREATE INDEX IF NOT EXISTS {erased}_untold_idx ON {erased} (number) WHERE NOT told;
+"
+    )
+}
+
+fn create_most(tables: &Tables) -> String {
     let Tables {
         entries,
         stores,
@@ -136,6 +170,8 @@ CREATE TABLE IF NOT EXISTS {meta} (
     changes BIGINT NOT NULL
 );
 INSERT INTO {meta} VALUES (1, {VERSION}, 0) ON CONFLICT DO NOTHING;
+ALTER TABLE {meta} ADD COLUMN IF NOT EXISTS erasures BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE {meta} ADD COLUMN IF NOT EXISTS lineage TEXT NOT NULL DEFAULT md5(random()::text || clock_timestamp()::text);
 CREATE TABLE IF NOT EXISTS {appends} (
     store_id TEXT NOT NULL,
     first BIGINT NOT NULL,
@@ -153,6 +189,7 @@ CREATE TABLE IF NOT EXISTS {trims} (
     bytes BIGINT NOT NULL,
     emptied BIGINT NOT NULL
 );
+ALTER TABLE {trims} ADD COLUMN IF NOT EXISTS erasures BIGINT NOT NULL DEFAULT 0;
 CREATE TABLE IF NOT EXISTS {quarantine} (number BIGINT PRIMARY KEY, entry TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS {quarantine_parts} (
     number BIGINT NOT NULL,

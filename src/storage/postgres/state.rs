@@ -52,12 +52,13 @@ pub(super) struct Totals {
     pub(super) bytes: u64,
 }
 
-/// How far a store is trimmed, and how many gaps and bytes of its totals that includes.
+/// How far a store is trimmed, how many gaps and bytes of its totals that includes, and the number of its last erasure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trimmed {
     pub(super) last: Sequence,
     pub(super) gaps: u64,
     pub(super) bytes: u64,
+    pub(super) erasures: u64,
 }
 
 /// The state of a store in the database.
@@ -139,7 +140,9 @@ impl LogState {
             return Err(StorageError::unavailable("appends are under way"));
         }
         state.recent.add(between.iter().flat_map(Segment::ids));
-        state.move_to(found);
+        let erased = state.move_to(found);
+        drop(state);
+        self.say_erased(erased);
         Ok(())
     }
 
@@ -157,9 +160,22 @@ impl LogState {
         self.state.lock().trimmed.last
     }
 
-    /// Records that the store was trimmed, here or at another node.
+    /// Records that the store was trimmed, or that something of it was erased, here or at another node.
     pub(super) fn trimmed_to(&self, trimmed: Trimmed) {
-        self.state.lock().trim(trimmed);
+        let erased = self.state.lock().trim(trimmed);
+        self.say_erased(erased);
+    }
+
+    /// The number of the last erasure in the store, as far as this node knows.
+    pub(super) fn erasures(&self) -> u64 {
+        self.state.lock().trimmed.erasures
+    }
+
+    /// Wakes whoever follows the log, if something was erased: what they have in memory is not right any more.
+    fn say_erased(&self, erased: bool) {
+        if erased {
+            self.heard.send_modify(|_| {});
+        }
     }
 
     /// The result of `ask` for the recently seen ids.
@@ -255,18 +271,24 @@ impl Taken {
 }
 
 impl State {
-    fn trim(&mut self, trimmed: Trimmed) {
+    /// Returns true if something was erased that was not known.
+    fn trim(&mut self, trimmed: Trimmed) -> bool {
+        let before = self.trimmed.erasures;
         if trimmed.last > self.trimmed.last {
             self.trimmed = trimmed;
         }
+        self.trimmed.erasures = before.max(trimmed.erasures);
+        self.trimmed.erasures > before
     }
 
-    fn move_to(&mut self, Found { head, has_row, totals, trimmed, emptied: _ }: Found) {
-        self.trim(trimmed);
+    /// Returns true if something was erased that was not known.
+    fn move_to(&mut self, Found { head, has_row, totals, trimmed, emptied: _ }: Found) -> bool {
+        let erased = self.trim(trimmed);
         (self.head, self.tail) = (head, head);
         self.has_row |= has_row;
         self.totals = totals;
         self.ended = None;
+        erased
     }
 
     fn take_in(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::database::Postgres;
+use super::erased;
 use super::failed::Failed;
 use super::lock::{check_head, find};
 use super::log::PostgresLog;
@@ -13,9 +14,11 @@ use super::state::LogState;
 use super::text::{from_column, to_column};
 use super::trim::{beyond, empty_behind};
 use super::used_keys::PostgresUsedKeys;
+use super::verify::verify;
 use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
-    Figure, Keep, KeysChanged, Node, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    ErasedReport, Figure, Keep, KeysChanged, MadeAgain, Node, Storage, StorageError, StoreLog,
+    StoreSize, UsedKeys,
 };
 
 /// A [`Storage`] in a [`Postgres`], which other servers may have open as well.
@@ -128,12 +131,53 @@ impl Storage for PostgresStorage {
         })?
     }
 
+    fn hash(&self, store: &StoreId) -> Result<Option<(Sequence, String)>, StorageError> {
+        let (postgres, store) = (self.postgres.clone(), store.clone());
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            let statement = conn.prepare(&postgres.tables().sql.hash).await?;
+            let name = to_column(store.as_str());
+            let row = conn.client.query_opt(&statement, &[&name]).await.map_err(Failed::from)?;
+            let Some(row) = row else { return Ok(None) };
+            let (last, hash): (i64, &[u8]) =
+                (row.try_get(0).map_err(Failed::from)?, row.try_get(1).map_err(Failed::from)?);
+            let malformed =
+                || StorageError::corrupt(format!("store {store}: its hash has not 16 bytes"));
+            let hash = hash.try_into().map(u128::from_be_bytes).map_err(|_| malformed())?;
+            Ok(Some((sequence(last)?, format!("{hash:032x}"))))
+        })?
+    }
+
     fn used_keys(&self) -> &dyn UsedKeys {
         &self.used_keys
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
         self.postgres.bus().changes()
+    }
+
+    fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {
+        let postgres = self.postgres.clone();
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            erased::made_again(&mut conn, postgres.tables()).await
+        })?
+    }
+
+    fn told_again(&self, number: u64) -> Result<(), StorageError> {
+        let postgres = self.postgres.clone();
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            erased::told_again(&mut conn, postgres.tables(), number).await
+        })?
+    }
+
+    fn verify_erased(&self, text: Option<&str>) -> Result<Option<ErasedReport>, StorageError> {
+        let (postgres, text) = (self.postgres.clone(), text.map(ToOwned::to_owned));
+        self.postgres.wait(async move {
+            let mut conn = postgres.conn().await?;
+            Ok(Some(verify(&mut conn, postgres.tables(), text.as_deref()).await?))
+        })?
     }
 
     fn figures(&self) -> Vec<Figure> {

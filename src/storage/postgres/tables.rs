@@ -13,6 +13,8 @@ pub(crate) struct Tables {
     pub(crate) meta: String,
     pub(crate) appends: String,
     pub(crate) trims: String,
+    pub(crate) erased: String,
+    pub(crate) hashes: String,
     pub(crate) keys: String,
     pub(crate) used_keys: String,
     pub(crate) changed_keys: String,
@@ -65,20 +67,27 @@ pub(super) struct Statements {
     pub(super) stores: String,
     /// The size of the store `$1`.
     pub(super) size: String,
-    /// The next sequences of the stores `$1`, and how far they are trimmed.
+    /// The last sequence of the store `$1` and the hash up to there, if `verify` has noted it.
+    pub(super) hash: String,
+    /// The next sequences of the stores `$1`, how far they are trimmed, and the numbers of their last erasures.
     pub(super) heads: String,
 }
 
 /// The statements for trimming. `$1` is the store.
 pub(super) struct TrimStatements {
-    /// How far the store is trimmed, the gaps and bytes up to there, and how far rows are emptied.
+    /// How far the store is trimmed, the gaps and bytes up to there, how far rows are emptied, and the number of the last
+    /// erasure.
     pub(super) trimmed: String,
     /// Adds the store's row if it has none.
     pub(super) ensure: String,
     /// Like `trimmed`, but nobody else can trim before the transaction ends.
     pub(super) for_update: String,
+    /// The last append that ends up to `$2`: its end, and the bytes of the store up to there, erased ones included.
+    pub(super) counted: String,
     /// Records that the store is trimmed up to `$2`, with the gaps `$3` and the bytes `$4` up to there.
     pub(super) set: String,
+    /// Forgets what `verify` has noted about the entries up to `$2`, except the hash.
+    pub(super) unsalt: String,
     /// Empties the rows from `$2` to `$3`.
     pub(super) empty: String,
     /// Records that rows up to `$2` are emptied, and deletes who wrote them.
@@ -103,6 +112,13 @@ pub(super) struct EraseStatements {
     pub(super) note: String,
     /// Empties the rows `$2`.
     pub(super) empty: String,
+    /// Forgets what `verify` has noted about the entries `$2`, except the hash.
+    pub(super) unsalt: String,
+    /// The time in milliseconds since 1970, by the database's clock.
+    pub(super) now: String,
+    /// Counts an erasure, and adds it to the ledger: its record without number and time `$2`, how it is recognized `$3`, and
+    /// whether others were told of it `$4`. Returns its number.
+    pub(super) add: String,
 }
 
 /// The number of changes of keys that are kept apart. A node that was away for longer assumes that all keys have changed.
@@ -131,16 +147,27 @@ impl Tables {
     pub(super) fn new(prefix: &str, remote_id_table: &str) -> Self {
         let named = |ending: &str| format!("{prefix}_{ending}");
         let (entries, stores, appends) = (prefix.to_owned(), named("stores"), named("appends"));
-        let (nodes, trims) = (named("nodes"), named("trims"));
-        let sql = Statements::new(&entries, &stores, &appends, &nodes, &trims);
+        let (nodes, trims, meta) = (named("nodes"), named("trims"), named("meta"));
+        let (erased, hashes) = (named("erased"), named("hashes"));
+        let own = Own {
+            appends: &appends,
+            nodes: &nodes,
+            trims: &trims,
+            meta: &meta,
+            erased: &erased,
+            hashes: &hashes,
+        };
+        let sql = Statements::new(&entries, &stores, &own);
         Self {
             entries,
             stores,
             bindings: named("session_auth_bindings"),
             remote_id: remote_id_table.to_owned(),
-            meta: named("meta"),
+            meta,
             appends,
             trims,
+            erased,
+            hashes,
             keys: named("keys"),
             used_keys: named("used_keys"),
             changed_keys: named("changed_keys"),
@@ -159,8 +186,19 @@ impl Tables {
     }
 }
 
+/// Those of our own tables that statements for entries use.
+struct Own<'a> {
+    appends: &'a str,
+    nodes: &'a str,
+    trims: &'a str,
+    meta: &'a str,
+    erased: &'a str,
+    hashes: &'a str,
+}
+
 impl Statements {
-    fn new(entries: &str, stores: &str, appends: &str, nodes: &str, trims: &str) -> Self {
+    fn new(entries: &str, stores: &str, own: &Own<'_>) -> Self {
+        let Own { appends, nodes, trims, hashes, .. } = *own;
         let sizes = format!(
             "SELECT s.store_id, s.next_sequence, coalesce(a.gaps, 0) - coalesce(t.gaps, 0), \
              coalesce(a.bytes, 0) - coalesce(t.bytes, 0), coalesce(t.last, 0) FROM {stores} s \
@@ -186,8 +224,8 @@ impl Statements {
             bytes_between: format!(
                 "SELECT coalesce(sum({RECORD_BYTES}), 0)::bigint, count(*) FROM {entries} WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
             ),
-            trim: TrimStatements::new(entries, appends, trims),
-            erase: EraseStatements::new(entries, appends),
+            trim: TrimStatements::new(entries, appends, trims, hashes),
+            erase: EraseStatements::new(entries, own),
             newest_id: format!(
                 "SELECT entry_id FROM {entries} WHERE store_id = $1 AND entry_id <= $2 ORDER BY entry_id DESC LIMIT 1"
             ),
@@ -196,7 +234,7 @@ impl Statements {
             ),
             above: format!(
                 "SELECT sequence FROM {entries} WHERE store_id = $1 AND entry_id > $2 AND sequence < $3 \
-                 AND sequence > coalesce((SELECT last FROM {trims} WHERE store_id = $1), 0) LIMIT $4"
+                 AND event <> '' AND sequence > coalesce((SELECT last FROM {trims} WHERE store_id = $1), 0) LIMIT $4"
             ),
             read: read(entries),
             facts: format!(
@@ -207,9 +245,14 @@ impl Statements {
                 "{sizes} WHERE s.store_id COLLATE \"C\" > $1 AND s.next_sequence > 1 ORDER BY s.store_id COLLATE \"C\" LIMIT $2"
             ),
             size: format!("{sizes} WHERE s.store_id = $1"),
+            hash: format!(
+                "SELECT h.last, h.hash FROM {stores} s JOIN {hashes} h ON h.store_id = s.store_id \
+                 AND h.first = (SELECT max(first) FROM {hashes} WHERE store_id = $1) \
+                 WHERE s.store_id = $1 AND h.last = s.next_sequence - 1 AND h.hash IS NOT NULL"
+            ),
             heads: format!(
-                "SELECT s.store_id, s.next_sequence, coalesce(t.last, 0) FROM {stores} s LEFT JOIN {trims} t ON t.store_id = s.store_id \
-                 WHERE s.store_id = ANY($1::text[])"
+                "SELECT s.store_id, s.next_sequence, coalesce(t.last, 0), coalesce(t.erasures, 0) FROM {stores} s \
+                 LEFT JOIN {trims} t ON t.store_id = s.store_id WHERE s.store_id = ANY($1::text[])"
             ),
         }
     }
@@ -222,13 +265,22 @@ pub(super) const RECORD_BYTES: &str = "16 + octet_length(event) + octet_length(p
            WHEN octet_length(payload) < 2097152 THEN 3 ELSE 4 END";
 
 impl TrimStatements {
-    fn new(entries: &str, appends: &str, trims: &str) -> Self {
-        let trimmed = format!("SELECT last, gaps, bytes, emptied FROM {trims} WHERE store_id = $1");
+    fn new(entries: &str, appends: &str, trims: &str, hashes: &str) -> Self {
+        let trimmed =
+            format!("SELECT last, gaps, bytes, emptied, erasures FROM {trims} WHERE store_id = $1");
         Self {
-            ensure: format!("INSERT INTO {trims} VALUES ($1, 0, 0, 0, 0) ON CONFLICT DO NOTHING"),
+            ensure: format!(
+                "INSERT INTO {trims} (store_id, last, gaps, bytes, emptied) VALUES ($1, 0, 0, 0, 0) ON CONFLICT DO NOTHING"
+            ),
             for_update: format!("{trimmed} FOR UPDATE"),
             trimmed,
+            counted: format!(
+                "SELECT last, bytes FROM {appends} WHERE store_id = $1 AND first <= $2 AND last <= $2 ORDER BY first DESC LIMIT 1"
+            ),
             set: format!("UPDATE {trims} SET last = $2, gaps = $3, bytes = $4 WHERE store_id = $1"),
+            unsalt: format!(
+                "UPDATE {hashes} SET salt = NULL, checked = NULL WHERE store_id = $1 AND first <= $2 AND salt IS NOT NULL"
+            ),
             empty: format!(
                 "UPDATE {entries} SET event = '', primary_key = '', payload = '' WHERE store_id = $1 AND sequence BETWEEN $2 AND $3"
             ),
@@ -257,7 +309,8 @@ impl TrimStatements {
 }
 
 impl EraseStatements {
-    fn new(entries: &str, appends: &str) -> Self {
+    fn new(entries: &str, own: &Own<'_>) -> Self {
+        let Own { appends, trims, meta, erased, hashes, .. } = *own;
         Self {
             appends: format!(
                 "SELECT first, last, facts FROM {appends} WHERE store_id = $1 AND first IN (\
@@ -270,6 +323,16 @@ impl EraseStatements {
             ),
             empty: format!(
                 "UPDATE {entries} SET event = '', primary_key = '', payload = '' WHERE store_id = $1 AND sequence = ANY($2::bigint[])"
+            ),
+            unsalt: format!(
+                "UPDATE {hashes} AS h SET salt = NULL, checked = NULL WHERE store_id = $1 AND salt IS NOT NULL \
+                 AND EXISTS (SELECT FROM unnest($2::bigint[]) AS s (at) WHERE s.at BETWEEN h.first AND h.last)"
+            ),
+            now: "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint".to_owned(),
+            add: format!(
+                "WITH m AS (UPDATE {meta} SET erasures = erasures + 1 RETURNING erasures AS number), \
+                 t AS (UPDATE {trims} SET erasures = m.number FROM m WHERE store_id = $1::text) \
+                 INSERT INTO {erased} (number, store_id, record, identity, told) SELECT number, $1::text, $2::bytea, $3::bytea, $4::boolean FROM m RETURNING number"
             ),
         }
     }

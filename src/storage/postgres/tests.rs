@@ -282,5 +282,104 @@ fn tables_of_an_earlier_version_are_brought_up_to_date() {
     let storage = PostgresStorage::new(open(&nodes.url));
     let log = storage.open(&store("s")).expect("open");
     assert_eq!((log.head(), log.trimmed()), (at(2), at(0)));
-    assert_eq!(nodes.sql("SELECT version FROM effect_events_meta"), "4");
+    assert_eq!(nodes.sql("SELECT version FROM effect_events_meta"), "5");
+}
+
+#[test]
+fn tables_of_the_version_before_erasures_are_brought_up_to_date() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    append(&*nodes.log(0, "s"), &ids(2), 10);
+    nodes.sql(
+        "DROP TABLE effect_events_erased, effect_events_hashes; ALTER TABLE effect_events_trims DROP COLUMN erasures;
+         ALTER TABLE effect_events_meta DROP COLUMN erasures, DROP COLUMN lineage; UPDATE effect_events_meta SET version = 4",
+    );
+    let storage = PostgresStorage::new(open(&nodes.url));
+    let log = storage.open(&store("s")).expect("open");
+    let read = log.read(at(1), 1 << 20).expect("a read");
+    let first = read[0].ids().next().expect("an entry");
+    wait(log.erase(&[first])).expect("erased");
+    assert_eq!(log.read(at(1), 1).expect("a read")[0].last(), at(1));
+}
+
+#[test]
+fn an_open_store_hears_that_another_node_has_erased_something() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let (one, other) = (nodes.log(0, "s"), nodes.log(1, "s"));
+    let written = ids(3);
+    append(&*one, &written, 10);
+    wait(other.catch_up(at(0))).expect("caught up");
+    let mut heard = other.follow().expect("others");
+    heard.mark_unchanged();
+    wait(one.erase(&[(at(2), written[1])])).expect("erased");
+    until("it is heard of", || other.erasures() == one.erasures());
+    assert!(heard.has_changed().expect("it is open"), "whoever follows is woken");
+    let count = "SELECT count(*) FROM effect_events_erased";
+    assert_eq!((one.erasures(), nodes.sql(count)), (1, "1".to_owned()));
+    wait(other.erase(&[(at(2), written[1])])).expect("erased before");
+    assert_eq!(nodes.sql(count), "1", "nothing is left to erase");
+}
+
+#[test]
+fn trimming_counts_the_bytes_that_an_erased_entry_had() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let written = ids(6);
+    let log = nodes.log(0, "s");
+    written.chunks(2).for_each(|some| drop(append(&*log, some, 1_000)));
+    let size = || nodes.storages[0].0.size(&store("s")).expect("a size").bytes;
+    let whole = size();
+    wait(log.erase(&[(at(1), written[0])])).expect("erased");
+    assert_eq!(size(), whole);
+    wait(log.trim(at(4))).expect("trimmed");
+    assert_eq!(size(), whole / 3);
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn a_check_notes_what_is_new_and_finds_what_is_not_as_it_was() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let check = || {
+        let found = Postgres::verify(&super::PostgresOptions::new(&*nodes.url)).expect("checked");
+        (found.compared, found.noted, found.faults)
+    };
+    let (written, log) = (ids(5), nodes.log(0, "s"));
+    append(&*log, &written[..3], 100);
+    assert_eq!(check(), (0, 3, Vec::new()));
+    append(&*log, &written[3..], 100);
+    let hash = || nodes.storages[0].0.hash(&store("s")).expect("a hash");
+    assert_eq!(hash(), None, "it is not of all of it");
+    assert_eq!(check(), (3, 2, Vec::new()));
+    let noted = hash().expect("a hash");
+    assert_eq!((noted.0, noted.1.len()), (at(5), 32));
+    assert_eq!(check(), (5, 0, Vec::new()));
+    // What somebody changes is found, whatever it is.
+    for changed in [
+        "payload = payload || '!'::bytea",
+        "primary_key = 'other'",
+        "entry_id = decode(repeat('ab', 16), 'hex')",
+    ] {
+        nodes.sql(&format!(
+            "CREATE TABLE before AS SELECT * FROM effect_events WHERE sequence = 2; UPDATE effect_events SET {changed} WHERE sequence = 2"
+        ));
+        let (compared, _, faults) = check();
+        assert_eq!((compared, faults.len()), (2, 1), "{changed}");
+        assert!(faults[0].1.contains("1 to 3"), "{faults:?}");
+        nodes.sql(
+            "DELETE FROM effect_events WHERE sequence = 2; INSERT INTO effect_events SELECT * FROM before; DROP TABLE before",
+        );
+    }
+    nodes.sql("CREATE TABLE before AS SELECT * FROM effect_events WHERE sequence = 4; DELETE FROM effect_events WHERE sequence = 4");
+    let (_, _, faults) = check();
+    assert!(faults[0].1.contains("no entry at 4"), "{faults:?}");
+    nodes.sql("INSERT INTO effect_events SELECT * FROM before; DROP TABLE before");
+    // Erasing and trimming leave the hash, and take what could say what was there.
+    wait(log.erase(&[(at(2), written[1])])).expect("erased");
+    assert_eq!(nodes.sql("SELECT count(*) FROM effect_events_hashes WHERE salt IS NULL"), "1");
+    assert_eq!(check(), (2, 3, Vec::new()));
+    wait(log.trim(at(4))).expect("trimmed");
+    assert_eq!(check(), (0, 2, Vec::new()), "the page in which the rest begins");
+    assert_eq!(check(), (2, 0, Vec::new()));
+    assert_eq!(hash(), Some(noted));
+    nodes.sql("UPDATE effect_events_stores SET next_sequence = 5");
+    let (_, _, faults) = check();
+    assert!(faults[0].1.contains("behind the head"), "{faults:?}");
 }

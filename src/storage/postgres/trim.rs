@@ -39,14 +39,10 @@ pub(super) async fn trimmed(
 }
 
 pub(super) fn of_row(row: &tokio_postgres::Row) -> Result<(Trimmed, Sequence), StorageError> {
-    let (last, gaps, bytes, emptied): (i64, i64, i64, i64) = (
-        row.try_get(0).map_err(Failed::from)?,
-        row.try_get(1).map_err(Failed::from)?,
-        row.try_get(2).map_err(Failed::from)?,
-        row.try_get(3).map_err(Failed::from)?,
-    );
-    let (gaps, bytes) = (gaps.cast_unsigned(), bytes.cast_unsigned());
-    Ok((Trimmed { last: sequence(last)?, gaps, bytes }, sequence(emptied)?))
+    let get = |at| row.try_get::<_, i64>(at).map_err(Failed::from);
+    let (last, emptied) = (sequence(get(0)?)?, sequence(get(3)?)?);
+    let [gaps, bytes, erasures] = [get(1)?, get(2)?, get(4)?].map(i64::cast_unsigned);
+    Ok((Trimmed { last, gaps, bytes, erasures }, emptied))
 }
 
 /// See [`StoreLog::trim`](crate::storage::StoreLog::trim).
@@ -102,14 +98,27 @@ pub(super) async fn plan(
     store: &StoreId,
     last: Sequence,
 ) -> Result<Option<Trimmed>, StorageError> {
+    conn.in_transaction = true;
+    conn.client.batch_execute("BEGIN").await.map_err(Failed::from)?;
+    within(conn, sql, store, last).await
+}
+
+/// The same, in a transaction that was begun before.
+pub(super) async fn within(
+    conn: &mut Conn,
+    sql: &Statements,
+    store: &StoreId,
+    last: Sequence,
+) -> Result<Option<Trimmed>, StorageError> {
     let name = to_column(store.as_str());
     let ensure = conn.prepare(&sql.trim.ensure).await?;
     let for_update = conn.prepare(&sql.trim.for_update).await?;
     let next = conn.prepare(&sql.next).await?;
     let between = conn.prepare(&sql.bytes_between).await?;
+    let counted = conn.prepare(&sql.trim.counted).await?;
     let set = conn.prepare(&sql.trim.set).await?;
+    let unsalt = conn.prepare(&sql.trim.unsalt).await?;
     let client = &conn.client;
-    client.batch_execute("BEGIN").await.map_err(Failed::from)?;
     client.execute(&ensure, &[&name]).await.map_err(Failed::from)?;
     let row = client.query_one(&for_update, &[&name]).await.map_err(Failed::from)?;
     let (before, _) = of_row(&row)?;
@@ -123,13 +132,27 @@ pub(super) async fn plan(
     }
     let (from, to) = (number(before.last.next()), number(last));
     let row = client.query_one(&between, &[&name, &from, &to]).await.map_err(Failed::from)?;
-    let (bytes, count): (i64, i64) =
-        (row.try_get(0).map_err(Failed::from)?, row.try_get(1).map_err(Failed::from)?);
+    let count: i64 = row.try_get(1).map_err(Failed::from)?;
     let gaps = before.gaps + last.since(before.last) - count.cast_unsigned();
-    let bytes = before.bytes + bytes.cast_unsigned();
-    let values = (gaps as i64, bytes as i64);
-    client.execute(&set, &[&name, &to, &values.0, &values.1]).await.map_err(Failed::from)?;
-    Ok(Some(Trimmed { last, gaps, bytes }))
+    // What an append has counted includes what was erased since; its rows do not.
+    let row = client.query_opt(&counted, &[&name, &to]).await.map_err(Failed::from)?;
+    let (mut known, mut bytes) = (number(before.last), before.bytes as i64);
+    if let Some(row) = row
+        && let (last, total) = (get(&row, 0)?, get(&row, 1)?)
+        && last > known
+    {
+        (known, bytes) = (last, total);
+    }
+    let row =
+        client.query_one(&between, &[&name, &(known + 1), &to]).await.map_err(Failed::from)?;
+    bytes += get(&row, 0)?;
+    client.execute(&unsalt, &[&name, &to]).await.map_err(Failed::from)?;
+    client.execute(&set, &[&name, &to, &(gaps as i64), &bytes]).await.map_err(Failed::from)?;
+    Ok(Some(Trimmed { last, gaps, bytes: bytes.cast_unsigned(), erasures: before.erasures }))
+}
+
+fn get(row: &tokio_postgres::Row, at: usize) -> Result<i64, StorageError> {
+    Ok(row.try_get(at).map_err(Failed::from)?)
 }
 
 /// Empties the trimmed rows of `store` in the background.

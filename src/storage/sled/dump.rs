@@ -115,6 +115,11 @@ impl Dump {
         Ok(last.map_or(Sequence::ZERO, |last| last.last()))
     }
 
+    /// The hash over the entries of `store`, up to its head.
+    pub(crate) fn hash(&self, store: &StoreId) -> Result<[u8; 16], StorageError> {
+        Ok(self.record(store)?.hash.0)
+    }
+
     fn reader(&self, record: &StoreRecord) -> Reader<'_> {
         Reader { tree: self.trees.log(), ordinal: record.ordinal }
     }

@@ -151,11 +151,12 @@ impl Bus {
         let Some(conn) = conn.as_mut() else { return Ok(()) };
         let Tables { meta, nodes, node, .. } = &*self.tables;
         let ask = format!(
-            "SELECT m.changes, n.changes FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1"
+            "SELECT m.changes, n.changes, m.erasures FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1"
         );
         let statement = conn.prepare(&ask).await?;
         let row = conn.client.query_one(&statement, &[node]).await?;
         let (changes, heard_of): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let erasures: i64 = row.try_get(2)?;
         match heard_of {
             Some(heard_of) => {
                 self.tell_changes(conn, changes.cast_unsigned(), heard_of.cast_unsigned()).await?;
@@ -168,20 +169,22 @@ impl Bus {
             }
         }
         self.say_seen(conn).await?;
+        self.erased.follow(conn, &self.tables, erasures.cast_unsigned()).await;
         let stores = self.open.names();
         let mut trimmed_elsewhere = Vec::new();
         for some in stores.chunks(HEADS_AT_ONCE) {
             let names: Vec<_> = some.iter().map(|store| to_column(store.as_str())).collect();
             let statement = conn.prepare(&self.tables.sql.heads).await?;
             for row in conn.client.query(&statement, &[&names]).await? {
-                let (name, next, trimmed): (&str, i64, i64) =
-                    (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                let (name, next, trimmed, erasures): (&str, i64, i64, i64) =
+                    (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
                 let (store, head) = (StoreId::new(&*from_column(name)), sequence(next - 1));
                 let (Ok(store), Ok(head), Ok(trimmed)) = (store, head, sequence(trimmed)) else {
                     continue;
                 };
                 self.open.hear(&store, head);
-                if trimmed > self.open.trimmed(&store) {
+                let known = self.open.trimmed(&store);
+                if trimmed > known.0 || erasures.cast_unsigned() > known.1 {
                     trimmed_elsewhere.push(store);
                 }
             }

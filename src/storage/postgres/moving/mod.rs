@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+pub(super) use self::read::pieces;
 pub(crate) use self::table::{Changes, Pair};
 pub(crate) use self::write::Batch;
 use super::connect::{Conn, Connector};

@@ -96,7 +96,7 @@ impl Session {
     }
 }
 
-async fn pieces(
+pub(in crate::storage::postgres) async fn pieces(
     conn: &mut Conn,
     tables: &Tables,
     state: &StoreState,

@@ -158,6 +158,28 @@ impl Session {
         numbers.iter().map(read).collect()
     }
 
+    /// Records the hashes over these stores up to their heads.
+    pub(crate) fn note_hashes(
+        &mut self,
+        stores: &[StoreState],
+        hashes: &[Vec<u8>],
+    ) -> Result<(), StorageError> {
+        let noted = format!(
+            "INSERT INTO {} (store_id, first, last, hash) SELECT s.store_id, s.head, s.head, s.hash \
+             FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS s (store_id, head, hash) WHERE s.head > 0 \
+             ON CONFLICT (store_id, first) DO UPDATE SET hash = EXCLUDED.hash",
+            self.tables.hashes
+        );
+        let names: Vec<_> = stores.iter().map(|store| to_column(store.name.as_str())).collect();
+        let heads: Vec<i64> = stores.iter().map(|store| number(store.head)).collect();
+        let Self { runtime, conn, .. } = self;
+        Ok(runtime.block_on(async {
+            let statement = conn.prepare(&noted).await?;
+            conn.client.execute(&statement, &[&names, &heads, &hashes]).await?;
+            Ok::<_, Failed>(())
+        })?)
+    }
+
     /// Records that these stores were compared up to their heads.
     pub(crate) fn note_compared(&mut self, stores: &[StoreState]) -> Result<(), StorageError> {
         let noted = format!(

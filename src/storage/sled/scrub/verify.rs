@@ -165,6 +165,7 @@ fn once(
         erased_millis: note.map(|note| note.erased_millis),
         clean_millis: note.and_then(|note| note.clean_millis),
         places: places.collect(),
+        ..ErasedReport::default()
     })
 }
 
