@@ -216,12 +216,15 @@ await step("a key that was removed gets nothing, and goes on when it is assigned
   assert.equal((await admin("DELETE", `keys/${key}`)).status, 200)
   await add(bob, "while removed")
   await add(ann, "not for bob")
+  await is(bob, "refused")
+  assert.match(await bob.locator("#status").innerText(), /the server refuses this device.*public key/)
   await pause(2_000)
   assert.ok(!(await titles(ann)).includes("while removed"))
   assert.ok(!(await titles(bob)).includes("not for bob"))
   assert.equal((await admin("PUT", `keys/${key}`, { storeId: "default" })).status, 200)
   await until("bob's arrives", async () => (await titles(ann)).includes("while removed"))
   await until("ann's arrives", async () => (await titles(bob)).includes("not for bob"))
+  await is(bob, "online")
 })
 
 // A token as the application's own login issues it: valid for an hour, for this key and this store.

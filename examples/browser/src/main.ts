@@ -13,7 +13,8 @@ const element = <T extends HTMLElement>(id: string) => document.getElementById(i
 const words: Record<Status, string> = {
   connecting: "connecting …",
   online: "online",
-  offline: "offline: what you change is kept here and sent later"
+  offline: "offline: what you change is kept here and sent later",
+  refused: "the server refuses this device; what you change is kept here"
 }
 
 const make = <K extends keyof HTMLElementTagNameMap>(tag: K, properties: object = {}): HTMLElementTagNameMap[K] =>
@@ -59,8 +60,8 @@ list.addEventListener("focusout", () => setTimeout(() => waiting && show(waiting
 const write = open({
   url,
   name,
-  onStatus: (status) => {
-    element("status").textContent = words[status]
+  onStatus: (status, why) => {
+    element("status").textContent = why === undefined ? words[status] : `${words[status]}: ${why}`
     document.body.dataset.status = status
   }
 }, show)

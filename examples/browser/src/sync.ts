@@ -2,8 +2,8 @@
 //
 // An application of this kind needs these six parts: identity, journal, handlers, socket, protocol, remote.
 
-import { Effect, Layer, ManagedRuntime, Queue, Schedule, Schema } from "effect"
-import { EventJournal, EventLog, EventLogEncryption, EventLogRemote } from "effect/eventlog"
+import { Cause, Effect, Layer, Logger, ManagedRuntime, Queue, Schedule, Schema } from "effect"
+import { EventJournal, EventLog, EventLogEncryption, EventLogMessage, EventLogRemote } from "effect/eventlog"
 import { Reactivity } from "effect/reactivity"
 import { RpcClient, RpcSerialization } from "effect/rpc"
 import { Socket } from "effect/socket"
@@ -11,14 +11,15 @@ import { Socket } from "effect/socket"
 import { fold, schema, type Todo, type TodoEvent, Todos } from "./todos.ts"
 
 /** Where the application stands with the server. */
-export type Status = "connecting" | "online" | "offline"
+export type Status = "connecting" | "online" | "offline" | "refused"
 
 export interface Options {
   /** `ws://…/rpc`, or an effect that makes it anew for each connection, with a token for example. */
   readonly url: string | Effect.Effect<string>
   /** Names identity and journal in this browser. */
   readonly name: string
-  readonly onStatus: (status: Status) => void
+  /** With `refused` comes the reason, in the server's words. */
+  readonly onStatus: (status: Status, why?: string) => void
 }
 
 // 1. Identity: it tells the server who this device is. It is kept. To the server, a new identity is another user: the
@@ -86,6 +87,24 @@ const remote = (options: Options) =>
     Effect.retry(Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("5 seconds")]))
   )
 
+// What the server refuses while the connection is open, for example because this device has no store. The event log logs
+// it, and tries again within ten seconds: if that goes well, nothing more is logged.
+const refusals = (onStatus: Options["onStatus"]) => {
+  let later: ReturnType<typeof setTimeout> | undefined
+  const tell: Options["onStatus"] = (status, why) => {
+    clearTimeout(later)
+    onStatus(status, why)
+  }
+  const logger = Logger.make(({ cause }) => {
+    const error = Cause.squash(cause)
+    const refusal = EventLogRemote.EventLogRemoteError.is(error) ? error.cause : error
+    if (!EventLogMessage.EventLogProtocolError.is(refusal)) return
+    tell("refused", refusal.message)
+    later = setTimeout(() => tell("online"), 15_000)
+  })
+  return { tell, layer: Logger.layer([logger], { mergeWithExisting: true }) }
+}
+
 const decoders = Object.values(Todos.events).map((event) =>
   [event.tag, Schema.decodeUnknownSync(event.payloadSchemaBinary as never)] as const
 )
@@ -123,8 +142,9 @@ const whenever = <A, E, R>(reactivity: Reactivity.Reactivity, look: Effect.Effec
 
 /** Opens the event log, shows the list whenever it changed, and gives back what writes an event. */
 export const open = (options: Options, show: (todos: ReadonlyArray<Todo>) => void) => {
-  const runtime = ManagedRuntime.make(log(options.name))
-  runtime.runFork(remote(options))
+  const { tell, layer } = refusals(options.onStatus)
+  const runtime = ManagedRuntime.make(Layer.provideMerge(log(options.name), layer))
+  runtime.runFork(remote({ ...options, onStatus: tell }))
   const look = Effect.map(events, fold).pipe(Effect.tap((todos) => Effect.sync(() => show(todos))))
   runtime.runFork(Effect.flatMap(Reactivity.Reactivity, (reactivity) => whenever(reactivity, look)))
   return <E extends TodoEvent>({ tag, payload }: E) =>
