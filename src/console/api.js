@@ -111,13 +111,7 @@ export const api = {
   schemaBinary: (json) => request("POST", "admin/schema-binary", { json }),
 
   // `wanted`: { storeId } or { search }.
-  keys: async (most, { storeId, search = "" }) => {
-    const { items, more } = await all("keys", "keys", 5_000)
-    const text = search.toLowerCase()
-    const has = (key) => (storeId === undefined || key.storeId === storeId) && `${key.publicKey}\n${key.storeId}`.toLowerCase().includes(text)
-    const found = items.filter(has)
-    return { items: found.slice(0, most), more: more || found.length > most }
-  },
+  keys: (most, wanted) => all("keys", "keys", most, wanted),
   key: async (key) => request("GET", `admin/keys/${name(key)}`),
   assign: async (key, storeId) => request("PUT", `admin/keys/${name(key)}`, { storeId }),
   remove: async (key) => request("DELETE", `admin/keys/${name(key)}`),
@@ -138,11 +132,7 @@ export const api = {
   groupsIn: (store) => all("groups", "groups", 1000, { storeId: store }),
   pause: (group) => request("POST", `admin/groups/${name(group)}/pause`, {}),
   resume: (group) => request("POST", `admin/groups/${name(group)}/resume`, {}),
-  deadLetters: async (group, storeId, most) => {
-    const { items, more } = await all(`groups/${name(group)}/dead-letters`, "deadLetters", storeId === undefined ? most : 10_000)
-    const found = items.filter((letter) => storeId === undefined || letter.storeId === storeId)
-    return { items: found.slice(0, most), more: more || found.length > most }
-  },
+  deadLetters: (group, storeId, most) => all(`groups/${name(group)}/dead-letters`, "deadLetters", most, { storeId }),
   retry: (group, storeId, sequence) =>
     request("POST", `admin/groups/${name(group)}/dead-letters/retry`, { storeId, sequence }),
   dismiss: (group, storeId, sequence) =>

@@ -14,8 +14,8 @@ use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use super::{
     admin_backup, admin_compact, admin_entries, admin_erase, admin_erased, admin_grants,
-    admin_groups, admin_guard, admin_openapi, admin_quarantine, admin_revocations, admin_sessions,
-    admin_signing_keys, admin_tokens_list, admin_trim, encode, overview, pages,
+    admin_groups, admin_guard, admin_keys, admin_openapi, admin_quarantine, admin_revocations,
+    admin_sessions, admin_signing_keys, admin_tokens_list, admin_trim, encode, overview, pages,
 };
 use crate::actors::audit::By;
 use crate::actors::registry::{Assign, Release, Remove};
@@ -54,7 +54,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
             web::QueryConfig::default()
                 .error_handler(|error, _| Failure::Invalid(error.to_string()).into()),
         )
-        .service(AdminEndpoint::at("/keys").get(list_keys).done())
+        .configure(admin_keys::configure)
         .service(AdminEndpoint::at("/keys/{key:.+}/release").post(release_key).done())
         .configure(admin_signing_keys::configure)
         .service(
@@ -222,21 +222,6 @@ pub(super) fn page<T: Serialize>(list: &str, items: &[T], next: Option<String>) 
 
 async fn reload(server: web::Data<Server>, by: ReqData<By>) -> Answer {
     Ok(HttpResponse::Ok().json(server.reload_by(by.into_inner()).await?))
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Mapping {
-    public_key: PublicKey,
-    store_id: StoreId,
-}
-
-async fn list_keys(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
-    let after = page.after.as_deref().map(name::<PublicKey>).transpose()?;
-    let registry = &server.inner().store_registry;
-    let listed = registry.list(after.as_ref(), page.count() + 1).await?;
-    let keys = listed.into_iter().map(|(public_key, store_id)| Mapping { public_key, store_id });
-    Ok(page.answer("keys", keys.collect(), |mapping: &Mapping| mapping.public_key.to_string()))
 }
 
 #[derive(Serialize)]

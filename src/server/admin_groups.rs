@@ -68,13 +68,13 @@ impl<'a> Status<'a> {
     }
 }
 
-/// Which groups.
+/// Which groups, or which dead letters.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Listed {
     after: Option<String>,
     limit: Option<usize>,
-    /// A store of which their positions are told.
+    /// The store of which the positions of groups are told, or of which dead letters are listed.
     store_id: Option<StoreId>,
 }
 
@@ -164,11 +164,19 @@ async fn dead_letters(
     server: web::Data<Server>,
     by: ReqData<By>,
     group: Path<String>,
-    Query(page): Query<PageOf>,
+    Query(asked): Query<Listed>,
 ) -> Answer {
+    let Listed { after: cursor, limit, store_id } = asked;
+    let page = PageOf::new(cursor, limit);
     let after = page.after().map(after).transpose()?;
-    let after = after.as_ref().map(|(store, at)| (store, *at));
-    let found = groups(&server, by)?.dead_letters(&group, after, page.count() + 1).await?;
+    // Those of one store follow each other.
+    let before_first = store_id.as_ref().map(|store| (store, Sequence::ZERO));
+    let after = after.as_ref().map(|(store, at)| (store, *at)).or(before_first);
+    let mut found = groups(&server, by)?.dead_letters(&group, after, page.count() + 1).await?;
+    if let Some(wanted) = store_id {
+        let others = found.iter().position(|letter| letter.store != wanted);
+        found.truncate(others.unwrap_or(found.len()));
+    }
     let letter = |DeadLetter { store, sequence, id, event, error, unix_millis }| {
         let (id, sequence) = (id.to_string(), sequence.get());
         Letter { store_id: store, sequence, id, event, error, unix_millis }

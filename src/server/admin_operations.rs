@@ -64,7 +64,10 @@ pub(super) struct Operation {
 /// The parameters of every paged list.
 const PAGE: &[&str] = &["after", "limit"];
 
-const GROUPS: &[&str] = &["after", "limit", "storeId"];
+const KEYS: &[&str] = &["after", "limit", "storeId", "search"];
+
+/// The parameters of lists that may be of one store.
+const OF_STORE: &[&str] = &["after", "limit", "storeId"];
 
 /// The parameters that choose entries.
 const ENTRIES: &[&str] = &[
@@ -106,7 +109,7 @@ impl Operation {
 /// All operations. A row here, the handler in an [`AdminEndpoint`], a schema in `admin_schemas.json` and a line in
 /// docs/ADMIN-API.md belong together; tests compare them.
 pub(super) const OPERATIONS: &[Operation] = &[
-    row(Get, "/keys", Read, "Keys and the store of each", "Keys").query(PAGE),
+    row(Get, "/keys", Read, "Keys and the store of each", "Keys").query(KEYS),
     row(Get, "/keys/{key:.+}", Read, "The store of a key", "Assignment"),
     row(Put, "/keys/{key:.+}", Write, "Assigns a key to a store", "Assignment").body("Assignment"),
     row(Delete, "/keys/{key:.+}", Admin, "Removes the store of a key", "Assignment"),
@@ -169,13 +172,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     row(Get, "/erased", Read, "What was found last", "ErasedFiles"),
     row(Post, "/backup", Admin, "Begins a backup", "Backup"),
     row(Get, "/backup/{generation}/{name}", Admin, "A file of the latest backup", "Bytes"),
-    row(Get, "/groups", Read, "Groups of handlers", "Groups").query(GROUPS),
+    row(Get, "/groups", Read, "Groups of handlers", "Groups").query(OF_STORE),
     row(Delete, "/groups/{group}", Admin, "Forgets a group that no longer runs", "Named"),
     row(Post, "/groups/{group}/pause", Admin, "Pauses a group", "Paused"),
     row(Post, "/groups/{group}/resume", Admin, "Resumes a paused group", "Paused"),
     row(Post, "/rewind", Admin, "Makes groups process entries again", "Rewound").body("Rewind"),
     row(Get, "/groups/{group}/dead-letters", Read, "Dead letters of a group", "DeadLetters")
-        .query(PAGE),
+        .query(OF_STORE),
     row(
         Delete,
         "/groups/{group}/dead-letters",

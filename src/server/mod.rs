@@ -15,6 +15,7 @@ mod admin_failure;
 mod admin_grants;
 mod admin_groups;
 mod admin_guard;
+mod admin_keys;
 mod admin_openapi;
 mod admin_operations;
 mod admin_quarantine;

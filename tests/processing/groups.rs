@@ -6,6 +6,7 @@ use eventlog_server::processing::{Failure, GroupOptions};
 use tokio::task::spawn_blocking;
 
 use super::*;
+use crate::support::http;
 use crate::support::process::binary;
 use crate::support::server::in_memory;
 
@@ -55,6 +56,27 @@ async fn write_to(server: &TestServer, name: &str, titles: &[&str]) {
     server.server.write_to_store(store(name), entries, true).await.expect("written");
 }
 
+/// Lists those of one store while `team` and `other` have some, in pages of one.
+async fn dead_letters_of_one_store(server: &TestServer) {
+    for (store, expected) in [("team", &[4, 5][..]), ("other", &[1][..]), ("nobody", &[][..])] {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let path =
+                format!("/admin/groups/the%20book/dead-letters?limit=1&storeId={store}{after}");
+            let answer = http::get_with_token(server.addr, &path, "s3cret").await;
+            let body = answer.split_once("\r\n\r\n").expect("a body").1;
+            let page: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            for letter in page["deadLetters"].as_array().expect("a list") {
+                assert_eq!(letter["storeId"], store);
+                found.push(letter["sequence"].as_u64().expect("a number"));
+            }
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        assert_eq!(found, expected, "{store}");
+    }
+}
+
 fn taken(book: &Book) -> Vec<String> {
     std::mem::take(&mut *book.lines.lock())
 }
@@ -99,6 +121,7 @@ async fn groups_are_listed_paused_rewound_and_their_dead_letters_seen_to_from_th
     processed(&server.server, "other", 1).await;
     server.comes_to("eventlog_dead_letters", 3).await;
     until_listed(&server, 3).await;
+    dead_letters_of_one_store(&server).await;
     let (code, again) = groups(&server, &["retry", "the book", "team", "4"]).await;
     assert!(code == 1 && again.contains("the book is closed"), "{again}");
     book.broken.store(false, SeqCst);
