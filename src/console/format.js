@@ -86,10 +86,10 @@ export const hexLines = (bytes, most = 4096) => {
   return lines.join("\n")
 }
 
-// The bytes as text, if they are valid UTF-8.
-export const asText = (bytes) => {
+// The bytes as text, if they are valid UTF-8. `isCut`: they are the beginning of more, and may end within a letter.
+export const asText = (bytes, isCut = false) => {
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes)
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: isCut })
     return /[\u0000-\u0008\u000e-\u001f]/.test(text) ? undefined : text
   } catch {
     return undefined

@@ -185,12 +185,14 @@ export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
   const dialog = useRef()
   const [typed, setTyped] = useState("")
   const [state, setState] = useState({})
+  const isDone = useRef(false)
   useEffect(() => {
+    const [opener, main] = [document.activeElement, document.getElementById("main")]
     dialog.current.showModal()
-    const main = document.getElementById("main")
     return () => {
-      // What opened it may be gone with what it was about.
-      setTimeout(() => document.activeElement === document.body && focusHeading(main))
+      // What opened it may soon be gone, with what it was about.
+      const back = () => (isDone.current || !opener?.isConnected ? focusHeading(main) : opener.focus())
+      setTimeout(() => document.activeElement === document.body && back())
     }
   }, [])
   const submit = async (event) => {
@@ -198,6 +200,7 @@ export const Dialog = ({ title, children, act, type, onDo, onClose }) => {
     setState({ busy: true })
     try {
       await onDo()
+      isDone.current = true
       onClose()
     } catch (error) {
       setState({ error })

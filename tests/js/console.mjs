@@ -14,7 +14,7 @@ import { chromium } from "playwright-core"
 
 import { Client } from "./client.mjs"
 import { fill, MARKUP, TURNED } from "./console_data.mjs"
-import { manyLetters, reading, signingIn, typing } from "./console_care.mjs"
+import { longPayloads, manyLetters, reading, signingIn, typing } from "./console_care.mjs"
 import { conflictsAndErasing } from "./console_erase.mjs"
 import { leftOpen } from "./console_left_open.mjs"
 import { step, until } from "./stock.mjs"
@@ -368,6 +368,8 @@ await step("dead letters are tried again and dismissed", async () => {
 })
 
 await manyLetters({ page, visit, shows, press, write, admin })
+
+await longPayloads({ page, visit, shows, write })
 
 await typing({ page, visit, shows, press, admin })
 

@@ -145,9 +145,9 @@ export const typing = async ({ page, visit, shows, press, admin }) => {
 
 // `doomed` entries become dead letters.
 export const manyLetters = async ({ page, visit, shows, press, write, admin }) => {
+  const here = async () => (await (await admin("GET", "groups/mail/dead-letters?storeId=doomed&limit=999")).json()).deadLetters.length
   await step("all dead letters can be reached, and a store shows its own", async () => {
     await write("doomed", Array.from({ length: 120 }, (_, n) => ({ event: "Doomed", primaryKey: `${n}`, payload: "" })))
-    const here = async () => (await (await admin("GET", "groups/mail/dead-letters?limit=999")).json()).deadLetters.filter(({ storeId }) => storeId === "doomed").length
     await until("they are given up", async () => (await here()) === 120)
     await visit(page, "#/stores/doomed/processing")
     await shows(page, "More than 100 dead letters here")
@@ -156,6 +156,31 @@ export const manyLetters = async ({ page, visit, shows, press, write, admin }) =
     assert.equal(await page.locator(".letters li").count(), 120)
     await visit(page, "#/stores/many/processing")
     await shows(page, "No dead letters here")
+  })
+
+  await step("after a dialog the focus is where it was, or on the heading if that is gone", async () => {
+    await visit(page, "#/stores/doomed/processing")
+    await shows(page, "More than 100 dead letters here")
+    const dismiss = page.locator(".letters").getByText("Dismiss", { exact: true }).first()
+    await dismiss.click()
+    await press(page, "Cancel")
+    await until("the button", () => page.evaluate(() => document.activeElement.textContent === "Dismiss"))
+    await dismiss.click()
+    await page.click("dialog .danger")
+    await until("it is gone", async () => (await here()) === 119)
+    await until("the heading", async () => (await focused(page)) === "H1")
+  })
+}
+
+// Payloads that the server sends only the beginning of.
+export const longPayloads = async ({ page, visit, shows, write }) => {
+  await step("the beginning of a long payload is decoded", async () => {
+    const text = Buffer.from("é".repeat(1024))
+    const payloads = [Buffer.concat([Buffer.from([0x81, 0xa4]), Buffer.from("text"), Buffer.from([0xda, 0x08, 0x00]), text]), Buffer.concat([Buffer.from("a"), text])]
+    await write("long", payloads.map((payload) => ({ event: "Long", primaryKey: "", payload: payload.toString("base64") })))
+    await visit(page, "#/stores/long")
+    await shows(page, '{"text":"ééé', ".feed")
+    await shows(page, "aééé", ".feed")
   })
 }
 

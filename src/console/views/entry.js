@@ -3,6 +3,7 @@
 import { html, useState } from "../vendor/preact-htm.js"
 import { SHOWN_MAX, api } from "../api.js"
 import { asText, base64ToBytes, bytes, count, hexLines, short, time, visibleLines } from "../format.js"
+import { beginning } from "../msgpack.js"
 import { Code, Empty, Loaded, Name, Page, Time, useData } from "../parts.js"
 import { link } from "../route.js"
 import { Erase } from "./erase.js"
@@ -38,7 +39,8 @@ export const preview = (entry) => {
   if (entry.payloadBytes === 0) return "(empty)"
   if (entry.codec !== undefined) return JSON.stringify(entry.payload)
   const raw = base64ToBytes(short(entry.payloadBase64, 320).replace("…", ""))
-  return asText(raw) ?? `0x${Array.from(raw.subarray(0, 60), (byte) => byte.toString(16).padStart(2, "0")).join("")}`
+  const isCut = raw.length < entry.payloadBytes
+  return asText(raw, isCut) ?? (isCut ? beginning(raw) : undefined) ?? `0x${Array.from(raw.subarray(0, 60), (byte) => byte.toString(16).padStart(2, "0")).join("")}`
 }
 
 const SHOWN = 20_000
