@@ -14,6 +14,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::intake::{Held, Intake, Number, Overdue, Terms};
+use crate::core::strangers::Place;
 use crate::model::Limits;
 
 /// What counts as small for a connection that is not accepted yet: requests for a subscription, proofs.
@@ -68,14 +69,16 @@ impl Budget {
     }
 
     /// The share of a new connection, which holds nothing yet and is a stranger. Up to `small` bytes are read whatever
-    /// others hold of larger messages. `wake` makes it run when it may read again, or is overdue.
+    /// others hold of larger messages. `wake` makes it run when it may read again, or is overdue. Strangers of one
+    /// address wait in one line.
     pub(crate) fn holding(
         self: &Arc<Self>,
         small: usize,
+        place: Place,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Holding {
         let mut all = self.all.lock();
-        let number = all.intake.enter(small);
+        let number = all.intake.enter(small, place);
         let overdue = Arc::default();
         all.wakes.insert(number, (Arc::new(wake), Arc::clone(&overdue)));
         let budget = Arc::clone(self);
@@ -228,7 +231,7 @@ mod tests {
         let woken = Arc::new(AtomicUsize::new(0));
         let holding = || {
             let woken = Arc::clone(&woken);
-            budget.holding(SMALL_STRANGER_BYTES, move || {
+            budget.holding(SMALL_STRANGER_BYTES, Place::default(), move || {
                 woken.fetch_add(1, Ordering::Relaxed);
             })
         };

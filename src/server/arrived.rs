@@ -32,6 +32,7 @@ use super::wire::{Secure, Wire};
 use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
 use crate::actors::session::shared::Shared;
 use crate::actors::strangers::Stranger;
+use crate::core::strangers::Place;
 use crate::services;
 
 /// The maximum size of the head of a request, in bytes. A request for a WebSocket must be shorter.
@@ -171,7 +172,9 @@ impl Arrived {
     async fn read_head(&mut self, shared: &Shared) -> io::Result<bool> {
         let waker = Arc::new(AtomicWaker::new());
         let woken = Arc::clone(&waker);
-        let mut holding = shared.budget.holding(SMALL_HEAD_BYTES, move || woken.wake());
+        let peer = self.wire.socket().peer_addr().ok().map(|peer| peer.ip());
+        let mut holding =
+            shared.budget.holding(SMALL_HEAD_BYTES, Place::of(peer), move || woken.wake());
         let mut head = Vec::new();
         loop {
             self.wire.readable().await?;
@@ -180,8 +183,7 @@ impl Arrived {
             let Some(read) = read_some(&mut self.wire, &mut head).await? else { continue };
             let is_http = head.first().is_some_and(u8::is_ascii_uppercase);
             if !is_http || has_end(&head[looked_at..]) {
-                let peer = self.wire.socket().peer_addr().map(|peer| peer.ip());
-                first_bytes::look(&head, peer.ok(), &shared.complaints);
+                first_bytes::look(&head, peer, &shared.complaints);
                 self.head = head.into();
                 return Ok(true);
             }

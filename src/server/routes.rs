@@ -28,6 +28,7 @@ use crate::actors::session::shared::Shared;
 use crate::actors::session::unfinished::{ReadSize, Unfinished};
 use crate::actors::session::wire::Wire;
 use crate::actors::strangers::{Full, Stranger};
+use crate::core::strangers::Place;
 use crate::services::{Caller, Rejected};
 
 type Answer = Result<HttpResponse, actix_web::Error>;
@@ -164,7 +165,10 @@ async fn upgrade<W: Wire>(
         response.insert_header((SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)));
     }
     let waker = Arc::clone(&inbox);
-    let holding = shared.budget.holding(SMALL_STRANGER_BYTES, move || waker.wake());
+    let holding =
+        shared
+            .budget
+            .holding(SMALL_STRANGER_BYTES, Place::of(caller.address()), move || waker.wake());
     let size = request.extensions().get::<ReadSize>().cloned();
     let unfinished =
         Unfinished::new(holding, stranger, size.unwrap_or_else(|| ReadSize::new(usize::MAX)));

@@ -29,6 +29,7 @@ use super::wire::Wire;
 use crate::actors::budget::{Budget, Holding, SMALL_HEAD_BYTES};
 use crate::actors::complaints::Complaint;
 use crate::actors::session::shared::Shared;
+use crate::core::strangers::Place;
 
 /// The most that a client may send before the handshake is complete, in bytes: a chain of certificates takes a few
 /// thousand.
@@ -284,7 +285,8 @@ impl Metered {
     fn new(stream: TcpStream, budget: &Arc<Budget>) -> Self {
         let waker = Arc::new(AtomicWaker::new());
         let woken = Arc::clone(&waker);
-        let holding = budget.holding(SMALL_HEAD_BYTES, move || woken.wake());
+        let place = Place::of(stream.peer_addr().ok().map(|address| address.ip()));
+        let holding = budget.holding(SMALL_HEAD_BYTES, place, move || woken.wake());
         Self { stream, unfinished: Some(Handshake { holding, waker, received: 0 }) }
     }
 

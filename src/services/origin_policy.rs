@@ -142,7 +142,14 @@ impl FromStr for PageOrigin {
         if !has_good_port(authority) {
             return invalid("a port is a number from 1 to 65535");
         }
-        let authority = without_own_port(&scheme, authority);
+        let authority = match &*scheme {
+            // Others have rules of their own.
+            "http" | "https" => match as_sent(authority) {
+                Ok(authority) => without_own_port(&scheme, &authority),
+                Err(reason) => return invalid(reason),
+            },
+            _ => authority.to_ascii_lowercase(),
+        };
         Ok(Self { scheme, authority })
     }
 }
@@ -178,6 +185,42 @@ fn without_own_port(scheme: &str, authority: &str) -> String {
         _ => return authority,
     };
     authority.strip_suffix(own_port).map(ToOwned::to_owned).unwrap_or(authority)
+}
+
+/// Host and port in the one form in which browsers send them, as the [URL Standard] says; the port is a number.
+///
+/// [URL Standard]: https://url.spec.whatwg.org/#host-parsing
+fn as_sent(authority: &str) -> Result<String, &'static str> {
+    let (host, port) = split_port(authority);
+    let host = if host.starts_with('[') || host.contains(':') {
+        let address =
+            in_brackets(host).ok_or("an IPv6 address is written as in http://[::1]:3000")?;
+        match address.to_ipv4_mapped().map(|address| address.octets()) {
+            Some([a, b, c, d]) => format!(
+                "[::ffff:{:x}:{:x}]",
+                u16::from_be_bytes([a, b]),
+                u16::from_be_bytes([c, d])
+            ),
+            None => format!("[{address}]"),
+        }
+    } else {
+        let host = host.to_ascii_lowercase();
+        if host.is_empty() || host.contains(['%', '<', '>', '[', ']', '\\', '^', '|']) {
+            return Err("no host has such a name");
+        }
+        let last = host.strip_suffix('.').unwrap_or(&host).rsplit('.').next().unwrap_or_default();
+        let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+        if (is_number || last.starts_with("0x")) && host.parse::<Ipv4Addr>().is_err() {
+            return Err(
+                "browsers send an IPv4 address as four numbers, as in http://127.0.0.1:3000",
+            );
+        }
+        host
+    };
+    Ok(match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    })
 }
 
 /// The part before the port, and the port.
@@ -254,6 +297,38 @@ mod tests {
         assert!(!same("https://evil.example", "events.example"));
         assert!(!same("https://events.example.evil", "events.example"));
         assert!(!same("https://events.example:80", "events.example"));
+    }
+
+    #[test]
+    fn what_no_browser_sends_is_no_origin_and_other_forms_are_made_its_own() {
+        for (written, sent) in [
+            ("https://app.example:0443", "https://app.example"),
+            ("http://localhost:05173", "http://localhost:5173"),
+            ("http://[::0001]:5173", "http://[::1]:5173"),
+            ("http://[::FFFF:127.0.0.1]", "http://[::ffff:7f00:1]"),
+            ("http://APP.example.", "http://app.example."),
+        ] {
+            let origin: PageOrigin = written.parse().expect("an origin");
+            assert_eq!(origin, sent.parse().expect("an origin"));
+            assert_eq!(origin.to_string(), sent);
+        }
+        for never in [
+            "http://127.1",
+            "https://300.1.1.1",
+            "https://0x7f.1",
+            "http://0x7f000001",
+            "http://[::1",
+            "http://]",
+            "http://a:b:80",
+            "http://::1",
+            "http://[1]",
+            "http://a%b",
+            "http://<b>",
+            "http://a^b",
+            "http://a\\b",
+        ] {
+            assert!(never.parse::<PageOrigin>().is_err(), "{never}");
+        }
     }
 
     #[test]

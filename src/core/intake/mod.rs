@@ -9,8 +9,9 @@
 //!
 //! Half a message is useless, so if the server just stopped reading at a limit, halves alone could reach it and nobody
 //! would ever finish. So space for the most that one connection may hold is reserved for the holder of the *turn*: of
-//! those that wait, the accepted connection whose input is oldest; if there is none, or now and then, a stranger. A
-//! turn ends when what was read with it is complete and gone, or when its holder is overdue.
+//! those that wait, the accepted connection whose input is oldest; if there is none, or now and then, a stranger, from
+//! another address each time ([`lines`]). A turn ends when what was read with it is complete and gone, or when its holder
+//! is overdue.
 //!
 //! Keeps: what is held never exceeds `open` plus one connection's maximum, apart from what is read at once and the
 //! small input of strangers, whose number is bounded; strangers never keep an accepted connection from sending small
@@ -20,11 +21,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use self::lines::{Lines, Position};
+use super::strangers::Place;
+
+mod lines;
+
 /// Identifies a connection here.
 pub(crate) type Number = u64;
 
 /// How long a stranger that has the turn has to finish while accepted connections wait, in milliseconds.
 const TURN_MILLIS_MAX: u64 = 5_000;
+/// How long a stranger that has the turn may be silent while anybody waits, in milliseconds.
+const TURN_SILENT_MILLIS_MAX: u64 = 2_000;
 /// If accepted connections always wait, one turn after this many goes to a stranger.
 const TURNS_BEFORE_STRANGERS: u32 = 8;
 /// A turn that is not used for this long passes to the next.
@@ -52,7 +60,7 @@ pub(crate) struct Terms {
 pub(crate) enum Overdue {
     /// It sent less than it has to.
     Slow,
-    /// It is a stranger, had its turn, and accepted connections wait.
+    /// It is a stranger, had its turn, and others wait.
     Turn,
 }
 
@@ -76,7 +84,9 @@ struct Member {
     /// When the input that it holds began.
     since: u64,
     window: Window,
-    waits: bool,
+    place: Place,
+    /// Its position among those that wait.
+    waits: Option<Position>,
 }
 
 /// How fast a connection sends, over some time.
@@ -107,7 +117,7 @@ pub(crate) struct Intake {
     level_of_strangers: usize,
     /// By age.
     waiting: BTreeSet<(u64, Number)>,
-    waiting_strangers: BTreeSet<(u64, Number)>,
+    waiting_strangers: Lines,
     /// Since when anybody has been waiting.
     busy_since: Option<u64>,
     turn: Option<Turn>,
@@ -126,7 +136,7 @@ impl Intake {
             level: 0,
             level_of_strangers: 0,
             waiting: BTreeSet::new(),
-            waiting_strangers: BTreeSet::new(),
+            waiting_strangers: Lines::default(),
             busy_since: None,
             turn: None,
             turns_before_strangers: TURNS_BEFORE_STRANGERS,
@@ -134,11 +144,12 @@ impl Intake {
         }
     }
 
-    /// Adds a stranger, which holds nothing yet.
-    pub(crate) fn enter(&mut self, small: usize) -> Number {
+    /// Adds a stranger from this address, which holds nothing yet.
+    pub(crate) fn enter(&mut self, small: usize, place: Place) -> Number {
         let number = self.next;
         self.next += 1;
-        self.members.insert(number, Member { stranger: true, small, ..Member::default() });
+        let member = Member { stranger: true, small, place, ..Member::default() };
+        self.members.insert(number, member);
         number
     }
 
@@ -204,11 +215,14 @@ impl Intake {
         self.pass_unused_turn(now);
         let mut overdue = Vec::new();
         if let Some(turn) = &self.turn {
-            let holder = self.members.get(&turn.number);
-            let holds_up = !self.waiting.is_empty()
-                && holder.is_some_and(|m| m.stranger && m.window.client_since.is_some());
-            if holds_up && now.saturating_sub(turn.since) >= TURN_MILLIS_MAX {
-                overdue.push((turn.number, Overdue::Turn));
+            let holder = self.members.get(&turn.number).filter(|holder| holder.stranger);
+            if let Some(silent_since) = holder.and_then(|holder| holder.window.client_since) {
+                let is_long = now.saturating_sub(turn.since) >= TURN_MILLIS_MAX;
+                let silent_since = silent_since.max(turn.since);
+                let is_silent = now.saturating_sub(silent_since) >= TURN_SILENT_MILLIS_MAX;
+                if is_long && !self.waiting.is_empty() || is_silent && self.waiting() > 0 {
+                    overdue.push((turn.number, Overdue::Turn));
+                }
             }
         }
         let (terms, busy_since) = (self.terms, self.busy_since);
@@ -218,7 +232,8 @@ impl Intake {
                 overdue.push((*number, Overdue::Slow));
             }
         }
-        let waiting = self.waiting.iter().chain(&self.waiting_strangers).map(|(_, number)| *number);
+        let waiting = self.waiting.iter().map(|(_, number)| *number);
+        let waiting = waiting.chain(self.waiting_strangers.iter());
         let free: Vec<_> = waiting.filter(|number| self.has_room(*number)).collect();
         self.wake.extend(free);
         overdue
@@ -279,29 +294,43 @@ impl Intake {
     /// Whether somebody waits who came earlier and has input of the same kind. Small input passes large input.
     fn is_behind(&self, number: Number) -> bool {
         let Some(member) = self.members.get(&number) else { return false };
-        let waiting = if member.stranger { &self.waiting_strangers } else { &self.waiting };
-        let first = waiting.first();
-        member.held > member.small && first.is_some_and(|first| *first < (member.since, number))
+        if member.held <= member.small {
+            return false;
+        }
+        if member.stranger {
+            let position = member.position(number);
+            return self.waiting_strangers.is_behind(member.place, position);
+        }
+        self.waiting.first().is_some_and(|first| *first < (member.since, number))
     }
 
     fn begin_waiting(&mut self, number: Number, now: u64) {
         let Some(member) = self.members.get_mut(&number) else { return };
-        if !std::mem::replace(&mut member.waits, true) && member.held == 0 {
+        if member.waits.is_some() {
+            return;
+        }
+        if member.held == 0 {
             member.since = now;
         }
-        let waiting = if member.stranger { &mut self.waiting_strangers } else { &mut self.waiting };
-        waiting.insert((member.since, number));
+        let position = member.position(number);
+        member.waits = Some(position);
+        if member.stranger {
+            self.waiting_strangers.insert(member.place, position);
+        } else {
+            self.waiting.insert((member.since, number));
+        }
         self.busy_since.get_or_insert(now);
     }
 
     /// Whether it was waiting.
     fn end_waiting(&mut self, number: Number) -> bool {
         let Some(member) = self.members.get_mut(&number) else { return false };
-        if !std::mem::take(&mut member.waits) {
-            return false;
+        let Some(position) = member.waits.take() else { return false };
+        if member.stranger {
+            self.waiting_strangers.remove(member.place, position);
+        } else {
+            self.waiting.remove(&(member.since, number));
         }
-        let waiting = if member.stranger { &mut self.waiting_strangers } else { &mut self.waiting };
-        waiting.remove(&(member.since, number));
         if self.waiting() == 0 {
             self.busy_since = None;
         }
@@ -333,22 +362,27 @@ impl Intake {
             self.turn = None;
         }
         if self.turn.is_none() {
-            let (first, stranger) = (self.waiting.first(), self.waiting_strangers.first());
+            let first = self.waiting.first().map(|(_, number)| *number);
+            let stranger = self.waiting_strangers.next();
             let strangers_turn = first.is_none() || self.turns_before_strangers == 0;
-            let next = if strangers_turn { stranger.or(first) } else { first }.copied();
-            if let Some((_, number)) = next {
+            let next = if strangers_turn { stranger.or(first) } else { first };
+            if let Some(number) = next {
                 self.turns_before_strangers = if strangers_turn {
                     TURNS_BEFORE_STRANGERS
                 } else {
                     self.turns_before_strangers - 1
                 };
                 self.end_waiting(number);
+                let stranger = self.members.get(&number).filter(|member| member.stranger);
+                if let Some(place) = stranger.map(|stranger| stranger.place) {
+                    self.waiting_strangers.took_turn(place);
+                }
                 self.turn = Some(Turn { number, since: now, used: false });
                 self.wake.push(number);
             }
         }
-        for waiting in [&self.waiting, &self.waiting_strangers] {
-            let first = waiting.first().map(|(_, number)| *number);
+        let first = self.waiting.first().map(|(_, number)| *number);
+        for first in [first, self.waiting_strangers.next()] {
             self.wake.extend(first.filter(|number| self.has_room(*number)));
         }
     }
@@ -378,6 +412,10 @@ impl Intake {
 }
 
 impl Member {
+    const fn position(&self, number: Number) -> Position {
+        Position::new(self.held, self.since, number)
+    }
+
     /// How many times the minimum rate it has to keep.
     fn factor(&self, busy_since: Option<u64>) -> u64 {
         // Not for a time in which nobody waited.

@@ -16,7 +16,7 @@ fn held(bytes: usize) -> Held {
 }
 
 fn accepted(intake: &mut Intake) -> Number {
-    let number = intake.enter(SMALL);
+    let number = intake.enter(SMALL, Place::default());
     intake.accept(number, 0, SMALL);
     number
 }
@@ -24,7 +24,7 @@ fn accepted(intake: &mut Intake) -> Number {
 #[test]
 fn a_lone_stranger_may_send_as_much_as_there_is() {
     let mut intake = Intake::new(TERMS);
-    let alone = intake.enter(SMALL);
+    let alone = intake.enter(SMALL, Place::default());
     for bytes in (0..MOST).step_by(READ) {
         assert!(intake.may_read(alone, 0), "{bytes}");
         intake.hold(alone, 0, Held { bytes, received: READ, waits_for_client: false });
@@ -36,7 +36,7 @@ fn a_lone_stranger_may_send_as_much_as_there_is() {
 #[test]
 fn of_two_halves_one_is_made_whole_first() {
     let mut intake = Intake::new(TERMS);
-    let [one, two] = [(); 2].map(|()| intake.enter(SMALL));
+    let [one, two] = [(); 2].map(|()| intake.enter(SMALL, Place::default()));
     intake.hold(one, 0, held(500));
     intake.hold(two, 1, held(500));
     assert!(intake.may_read(one, 2));
@@ -51,12 +51,12 @@ fn of_two_halves_one_is_made_whole_first() {
 #[test]
 fn what_is_small_is_read_while_large_input_waits() {
     let mut intake = Intake::new(TERMS);
-    let large = [(); 3].map(|()| intake.enter(SMALL));
+    let large = [(); 3].map(|()| intake.enter(SMALL, Place::default()));
     for number in large {
         intake.hold(number, 0, held(120));
     }
     assert_eq!(large.map(|number| intake.may_read(number, 0)), [true, false, false]);
-    let (stranger, known) = (intake.enter(SMALL), accepted(&mut intake));
+    let (stranger, known) = (intake.enter(SMALL, Place::default()), accepted(&mut intake));
     intake.hold(stranger, 1, held(9));
     intake.hold(known, 1, held(9));
     assert!(intake.may_read(stranger, 1) && intake.may_read(known, 1));
@@ -67,7 +67,7 @@ fn what_is_small_is_read_while_large_input_waits() {
 fn what_many_strangers_hold_that_is_small_keeps_nobody_else_waiting() {
     let mut intake = Intake::new(TERMS);
     for _ in 0..100 {
-        let stranger = intake.enter(SMALL);
+        let stranger = intake.enter(SMALL, Place::default());
         assert!(intake.may_read(stranger, 0));
         intake.hold(stranger, 0, held(SMALL));
     }
@@ -90,7 +90,7 @@ fn what_many_strangers_hold_that_is_small_keeps_nobody_else_waiting() {
 #[test]
 fn who_is_accepted_goes_first_and_a_stranger_makes_way() {
     let mut intake = Intake::new(TERMS);
-    let strangers = [(); 3].map(|()| intake.enter(SMALL));
+    let strangers = [(); 3].map(|()| intake.enter(SMALL, Place::default()));
     for number in strangers {
         intake.hold(number, 0, held(200));
         intake.may_read(number, 0);
@@ -100,11 +100,60 @@ fn who_is_accepted_goes_first_and_a_stranger_makes_way() {
     let known = accepted(&mut intake);
     intake.hold(known, 1, held(200));
     assert!(!intake.may_read(known, 1));
+    let trickles = Held { bytes: 200, received: 1, waits_for_client: true };
+    for now in [1_900, 3_800] {
+        assert_eq!(intake.round(now), []);
+        intake.hold(strangers[0], now, trickles);
+    }
     assert_eq!(intake.round(4_999), []);
     assert_eq!(intake.round(5_000), [(strangers[0], Overdue::Turn)]);
     intake.leave(strangers[0], 5_000);
     assert!(intake.may_read(known, 5_000));
     assert!(!intake.may_read(strangers[1], 5_000));
+}
+
+/// Sixty halves of messages of one address, silent, and nobody accepted who would end their turns.
+#[test]
+fn a_newcomer_does_not_wait_behind_all_halves_of_another_address() {
+    let mut intake = Intake::new(TERMS);
+    let place = |last: u8| Place::of(Some([127, 0, 0, last].into()));
+    let mut halves = Vec::new();
+    for now in 0..60 {
+        let half = intake.enter(SMALL, place(5));
+        intake.hold(half, now, held(50));
+        intake.may_read(half, now);
+        intake.hold(half, now, Held { bytes: 50, received: 1, waits_for_client: true });
+        halves.push(half);
+    }
+    let newcomer = intake.enter(SMALL, place(1));
+    intake.hold(newcomer, 60, held(20));
+    assert!(!intake.may_read(newcomer, 60));
+    let mut now = 60;
+    while !intake.may_read(newcomer, now) {
+        now += 500;
+        assert!(now < 6_000, "it waits behind all of them");
+        for (number, _) in intake.round(now) {
+            assert!(halves.contains(&number));
+            intake.leave(number, now);
+        }
+    }
+    // At one address, who has sent little goes before who has sent much.
+    intake.leave(newcomer, now);
+    let large = intake.enter(SMALL, place(1));
+    intake.hold(large, now, held(100_000));
+    assert!(!intake.may_read(large, now + 1));
+    let little = intake.enter(SMALL, place(1));
+    intake.hold(little, now + 2, held(20));
+    assert!(!intake.may_read(little, now + 2));
+    let mut turns = 0;
+    while !intake.may_read(little, now) {
+        assert!(!intake.may_read(large, now), "it went first");
+        (now, turns) = (now + 500, turns + 1);
+        assert!(turns < 30);
+        for (number, _) in intake.round(now) {
+            intake.leave(number, now);
+        }
+    }
 }
 
 #[test]
@@ -182,7 +231,7 @@ struct Client {
 
 impl Client {
     fn new(intake: &mut Intake, nature: Nature, random: &mut TestRng) -> Self {
-        let number = intake.enter(SMALL);
+        let number = intake.enter(SMALL, Place::default());
         if random.random_range(0..3) == 0 {
             intake.accept(number, 0, SMALL);
         }
