@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use parking_lot::Mutex;
 
-use crate::model::{PublicKey, key_in_log};
+use crate::model::{PublicKey, key_as_field};
 use crate::services::Caller;
 
 /// How many causes are remembered. When there are more, all are forgotten.
@@ -27,25 +28,24 @@ pub(crate) struct Complaint {
     about: String,
     again: Option<Duration>,
     line: String,
-    /// The public key that it is about, as the log shows keys; empty if there is none.
-    key: String,
+    /// The public key that it is about, as a field: hashed if keys are, but not quoted.
+    key: Option<String>,
 }
 
 impl Complaint {
     /// Logged once.
     pub(crate) fn once(about: String, line: String) -> Self {
-        Self { about, again: None, line, key: String::new() }
+        Self { about, again: None, line, key: None }
     }
 
     /// Logged once an hour while it continues.
     pub(crate) fn hourly(about: String, line: String) -> Self {
-        Self { about, again: Some(Duration::from_secs(3_600)), line, key: String::new() }
+        Self { about, again: Some(Duration::from_secs(3_600)), line, key: None }
     }
 
     /// It is about the public key that a client claims.
     pub(crate) fn about_key(self, key: Option<&str>) -> Self {
-        let key = key.map_or_else(String::new, |key| key_in_log(key).to_string());
-        Self { key, ..self }
+        Self { key: key.map(key_as_field), ..self }
     }
 }
 
@@ -122,10 +122,16 @@ impl Complaints {
         )]
         let now = Instant::now();
         let said = if again.is_some() { &self.hourly } else { &self.once };
-        match said.lock().next_line(self.hash(about), *again, now) {
-            None => log::debug!(key; "{line}"),
-            Some(0) => log::warn!(key; "{line}"),
-            Some(left_out) => log::warn!(key; "{line} ({left_out} other lines were left out)"),
+        let (level, line) = match said.lock().next_line(self.hash(about), *again, now) {
+            None => (Level::Debug, line.clone()),
+            Some(0) => (Level::Warn, line.clone()),
+            Some(left_out) => {
+                (Level::Warn, format!("{line} ({left_out} other lines were left out)"))
+            }
+        };
+        match key {
+            Some(key) => log::log!(level, key; "{line}"),
+            None => log::log!(level, "{line}"),
         }
     }
 

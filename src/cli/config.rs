@@ -108,9 +108,16 @@ pub(super) enum ConfigCommandError {
     /// Something that it refers to cannot be used.
     #[error(transparent)]
     Parts(#[from] serve::ServeError),
+    /// Several things.
+    #[error("{} things cannot be used:{}", .0.len(), listed(.0))]
+    Several(Vec<serve::ServeError>),
     /// The output cannot be printed.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+}
+
+fn listed(faults: &[serve::ServeError]) -> String {
+    faults.iter().map(|fault| format!("\n\n* {fault}")).collect()
 }
 
 pub(super) fn run(args: Args) -> Result<(), ConfigCommandError> {
@@ -131,7 +138,12 @@ fn check(args: &ConfigArgs) -> Result<(), ConfigCommandError> {
     for warning in &config.warnings {
         anstream::eprintln!("\x1b[1;33mwarning:\x1b[0m {}", text::lines(warning));
     }
-    Ok(serve::check(&config)?)
+    let mut faults = serve::faults(&config);
+    match faults.len() {
+        0 => Ok(()),
+        1 => Err(faults.remove(0).into()),
+        _ => Err(ConfigCommandError::Several(faults)),
+    }
 }
 
 /// One setting per line, which is TOML with the source as a comment.

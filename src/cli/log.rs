@@ -58,7 +58,9 @@ pub(super) fn serve(plan: &LogPlan) {
 
 /// `EVENTLOG_LOG`, or otherwise `RUST_LOG`, takes precedence over `filter`.
 fn put(filter: &str, format: LogFormat) {
-    let said = ["EVENTLOG_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
+    let said = ["EVENTLOG_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|levels| !levels.is_empty()));
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&said.unwrap_or_else(|| filter.to_owned())).format_timestamp_millis();
     // At lower levels they write whole addresses, whose queries may be secret.

@@ -1,6 +1,8 @@
 //! `[admin]`: where the admin API is, and who may use it.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use eventlog_server::server::{AdminRight, AdminToken};
 
@@ -19,7 +21,9 @@ entry! {
         /// What it may do.
         rights: Listed<Parsed<AdminRight>>,
         /// Each of them counts, so that one can replace another.
-        token: Many<Token>,
+        token: Option<Many<Token>>,
+        /// Or a file with one in each line.
+        token_file: Option<PathBuf>,
     }
 }
 
@@ -35,13 +39,28 @@ pub(crate) struct AdminPlan {
 pub(super) fn admin(settings: AdminSettings) -> Result<AdminPlan, ConfigError> {
     // The content of a secret's file has replaced it by now.
     let AdminSettings { token, token_file: _, tokens, listen } = settings;
-    let whole = token.iter().map(|token| made("admin", &[AdminRight::Admin], token));
-    let mut all = whole.collect::<Result<Vec<_>, _>>()?;
-    for AdminTokenEntry { name, rights: Listed(rights), token: Many(tokens) } in &tokens {
+    let mut all = Vec::new();
+    let mut names = HashSet::new();
+    if let Some(Many(tokens)) = &token {
+        if tokens.is_empty() {
+            return Err(impossible("[admin] token", "empty", "leave it out to have none"));
+        }
+        names.insert("admin");
+        for token in tokens {
+            all.push(made("admin", &[AdminRight::Admin], token)?);
+        }
+    }
+    for AdminTokenEntry { name, rights: Listed(rights), token, token_file: _ } in &tokens {
+        let tokens = token.as_ref().map_or(&[][..], |tokens| &tokens.0);
         let rights: Vec<AdminRight> = rights.iter().map(|Parsed(right)| *right).collect();
         if name.is_empty() || rights.is_empty() || tokens.is_empty() {
             let reason = "each has a name, a right (\"read\", \"write\", \"admin\") and a token";
             return Err(impossible("[[admin.tokens]]", format!("{name:?}"), reason));
+        }
+        if !names.insert(name) {
+            let reason = "another token has this name (`[admin] token` is \"admin\"), and the log could not tell \
+                          them apart; a change is a list in one `token`";
+            return Err(impossible("[[admin.tokens]] name", format!("{name:?}"), reason));
         }
         for token in tokens {
             all.push(made(name, &rights, token)?);
@@ -50,6 +69,14 @@ pub(super) fn admin(settings: AdminSettings) -> Result<AdminPlan, ConfigError> {
     if listen.is_some() && all.is_empty() {
         let reason = "without a token there is no admin API; set `[admin] token`";
         return Err(impossible("[admin] listen", "set", reason));
+    }
+    let texts = token.iter().chain(tokens.iter().filter_map(|entry| entry.token.as_ref()));
+    // As tokens without a name, since one may be given as its SHA-256.
+    let bare = texts.flat_map(|Many(texts)| texts).map(|text| made("", &[], text));
+    let bare = bare.collect::<Result<Vec<_>, _>>()?;
+    if bare.iter().enumerate().any(|(at, one)| bare[..at].contains(one)) {
+        let reason = "each name and its rights need a token of their own";
+        return Err(impossible("[[admin.tokens]] token", "the same twice", reason));
     }
     Ok(AdminPlan { tokens: all, listen: listen.map(|address| address.0) })
 }
@@ -102,6 +129,10 @@ mod tests {
             "[[admin.tokens]]\nname = \"\"\nrights = \"read\"\ntoken = \"CANARY\"",
             "[[admin.tokens]]\nname = \"a\"\nrights = []\ntoken = \"CANARY\"",
             "[[admin.tokens]]\nname = \"a\"\nrights = [\"read\"]\ntoken = []",
+            "admin.token = \"\"",
+            "[admin]\ntoken = \"CANARY\"\n[[admin.tokens]]\nname = \"admin\"\nrights = \"read\"\ntoken = \"b\"",
+            "[admin]\ntoken = \"CANARY\"\n[[admin.tokens]]\nname = \"b\"\nrights = \"read\"\ntoken = \"CANARY\"",
+            "[[admin.tokens]]\nname = \"a\"\nrights = [\"read\"]",
             "[[admin.tokens]]\nname = \"a\"\nrights = \"root\"\ntoken = \"b\"",
         ] {
             let message = read(file).expect_err(file);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use eventlog_server::model::{Limits, RetentionRule};
+use eventlog_server::model::{Limits, RetentionRule, without_user};
+use eventlog_server::services::auth::jwt::Key;
 use eventlog_server::services::origin_policy::OriginPolicy;
-
 use eventlog_server::webhooks::WebhookOptions;
 
 use super::lists::Many;
@@ -24,7 +24,9 @@ pub(super) fn check(config: &Config, faults: &mut Vec<ConfigError>) {
         check_cookies(config),
         check_pinned(config),
         check_jwt(config),
+        check_secrets(config),
         at_least("paths", config.paths.len(), 1, "nobody could connect"),
+        check_admin_listen(config),
     ];
     let compaction = config.compaction.iter().map(check_compaction);
     let webhooks = config.webhooks.iter().map(check_webhook);
@@ -32,6 +34,27 @@ pub(super) fn check(config: &Config, faults: &mut Vec<ConfigError>) {
     let entries = compaction.chain(retention).chain(webhooks);
     faults.extend(all.into_iter().chain(entries).filter_map(Result::err));
     check_limits(&config.limits, faults);
+}
+
+fn check_admin_listen(config: &Config) -> Result<(), ConfigError> {
+    match config.admin.listen {
+        // Port 0 is another port each time.
+        Some(address) if address == config.listen && address.port() != 0 => {
+            let reason = "that is `listen`; the admin API is there if you leave this out";
+            Err(impossible("[admin] listen", address, reason))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_secrets(config: &Config) -> Result<(), ConfigError> {
+    let AuthChoice::Jwt(jwt) = &config.auth else { return Ok(()) };
+    let mut secrets = jwt.secret.iter().flat_map(|secrets| &secrets.0);
+    if secrets.any(|named| Key::from_secret(named.secret.expose()).is_err()) {
+        let reason = "a secret that signs tokens has at least 32 bytes";
+        return Err(impossible("[auth.jwt] secret", "so short", reason));
+    }
+    Ok(())
 }
 
 fn check_webhook(webhook: &WebhookOptions) -> Result<(), ConfigError> {
@@ -143,6 +166,10 @@ fn check_limits(limits: &Limits, faults: &mut Vec<ConfigError>) {
         let reason = "1GiB is the most";
         faults.push(impossible("[limits] message_bytes_max", limits.message_bytes_max, reason));
     }
+    if limits.frame_bytes_max > MESSAGE_BYTES_MOST {
+        let reason = "1GiB is the most";
+        faults.push(impossible("[limits] frame_bytes_max", limits.frame_bytes_max, reason));
+    }
     if limits.entry_bytes_max != usize::MAX && limits.entry_bytes_max > limits.message_bytes_max {
         let reason = "no entry is larger than a message, see `message_bytes_max`";
         faults.push(impossible("[limits] entry_bytes_max", limits.entry_bytes_max, reason));
@@ -205,5 +232,5 @@ pub(super) fn impossible(
     value: impl std::fmt::Display,
     reason: &'static str,
 ) -> ConfigError {
-    ConfigError::Impossible { key, value: value.to_string(), reason }
+    ConfigError::Impossible { key, value: without_user(&value.to_string()), reason }
 }

@@ -3,12 +3,24 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use super::units::Levels;
+
 /// The prefix of all our variables.
 const PREFIX: &str = "EVENTLOG_";
 
 /// Variables for the command line or the log, which are not settings.
 const OTHERS: [&str; 5] =
     ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG", "EVENTLOG_TOKEN", "EVENTLOG_CA"];
+
+/// The one that says what is logged, instead of the setting.
+const LOG: &str = "EVENTLOG_LOG";
+
+/// What is wrong with the value of [`LOG`]. Empty, it says nothing.
+fn wrong_levels(value: &OsString) -> Option<EnvironmentError> {
+    let text = value.to_string_lossy();
+    let message = Some(text).filter(|text| !text.is_empty())?.parse::<Levels>().err()?;
+    Some(EnvironmentError::Invalid { variable: LOG.to_owned(), message })
+}
 
 /// The variables that were not requested yet, and the results of the others.
 #[derive(Debug)]
@@ -43,8 +55,12 @@ pub(crate) enum EnvironmentError {
 impl Environment {
     /// Our variables among `variables`.
     pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut faults = Vec::new();
         let named = variables.into_iter().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
+            if name == LOG {
+                faults.extend(wrong_levels(&value));
+            }
             let ours = name.starts_with(PREFIX) && !OTHERS.contains(&name.as_str());
             ours.then_some((name, value))
         });
@@ -52,7 +68,7 @@ impl Environment {
         let links: Vec<String> =
             left.keys().filter(|name| is_service_link(name, &left)).cloned().collect();
         links.iter().for_each(|link| drop(left.remove(link)));
-        Self { left, taken: Vec::new(), faults: Vec::new() }
+        Self { left, taken: Vec::new(), faults }
     }
 
     /// The value of `variable`, which counts as known from now on.

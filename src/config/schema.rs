@@ -87,6 +87,19 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
+/// Whether there is a setting at `path` that has values of its own, and not further settings.
+pub(super) fn takes_values(schema: &Value, path: &str) -> bool {
+    let mut found = schema;
+    for name in path.split('.') {
+        let table = found.get("items").unwrap_or(found);
+        let Some(next) = table.get("properties").and_then(|all| all.get(name)) else {
+            return false;
+        };
+        found = next;
+    }
+    found.get("items").unwrap_or(found).get("properties").is_none()
+}
+
 /// The setting at `path`.
 fn at<'a>(schema: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
     let mut found = schema;

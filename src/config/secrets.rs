@@ -32,7 +32,7 @@ pub(super) const SECRETS: [&str; 6] = [
 const DATABASE: &str = "storage.url";
 
 /// What stands in the place of a secret.
-const HIDDEN: &str = "***";
+pub(super) const HIDDEN: &str = "***";
 
 /// Most bytes of a secret's file, even with several secrets.
 const FILE_BYTES_MAX: u64 = 64 * 1_024;
@@ -52,6 +52,18 @@ pub(crate) struct SecretFile {
 
 /// Whether the setting at `path` (`webhook[2].secret`) is secret.
 pub(super) fn is_secret(path: &str) -> bool {
+    SECRETS.contains(&without_places(path).as_str())
+}
+
+/// Whether there is a secret below `path`: `webhook` has `webhook.secret`.
+fn has_secrets_below(path: &str) -> bool {
+    let plain = without_places(path);
+    let is_below = |secret: &str| secret.strip_prefix(&plain).is_some_and(|it| it.starts_with('.'));
+    SECRETS.into_iter().any(is_below)
+}
+
+/// `webhook.secret` for `webhook[2].secret`.
+pub(super) fn without_places(path: &str) -> String {
     let mut plain = String::new();
     let mut inside = false;
     for letter in path.chars() {
@@ -62,7 +74,7 @@ pub(super) fn is_secret(path: &str) -> bool {
             _ => {}
         }
     }
-    SECRETS.contains(&plain.as_str())
+    plain
 }
 
 /// What is shown of the value of a secret setting, as TOML: nothing, but of the URL of a database all except its password.
@@ -114,7 +126,11 @@ fn without_password(url: &str) -> Option<String> {
 /// instead of a text.
 pub(super) fn without(path: &str, message: &str) -> String {
     match message.rsplit_once("expected ") {
-        Some((_, expected)) if is_secret(path) => format!("it has to be {expected}"),
+        Some((_, expected))
+            if is_secret(path) || (has_secrets_below(path) && message.starts_with("invalid ")) =>
+        {
+            format!("it has to be {expected}")
+        }
         _ => message.to_owned(),
     }
 }
@@ -135,6 +151,10 @@ impl Settings {
         let http = &mut self.auth.http;
         reading.read("auth.http.secret", &mut http.secret, &mut http.secret_file);
         reading.read("admin.token", &mut self.admin.token, &mut self.admin.token_file);
+        for (at, entry) in self.admin.tokens.iter_mut().enumerate() {
+            let setting = format!("admin.tokens[{}].token", at + 1);
+            reading.read(&setting, &mut entry.token, &mut entry.token_file);
+        }
         for (at, webhook) in self.webhook.iter_mut().enumerate() {
             let setting = format!("webhook[{}].secret", at + 1);
             reading.read(&setting, &mut webhook.secret, &mut webhook.secret_file);
@@ -244,5 +264,8 @@ mod tests {
         let said = "invalid type: integer `424242`, expected a text";
         assert_eq!(without("admin.token", said), "it has to be a text");
         assert_eq!(without("workers", said), said);
+        assert_eq!(without("admin.tokens", said), "it has to be a text");
+        let unknown = "unknown field `secrets`, expected one of `name`, `url`";
+        assert_eq!(without("webhook", unknown), unknown);
     }
 }

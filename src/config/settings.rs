@@ -19,7 +19,7 @@ use super::lists::{Listed, Many, NamedSecret, Parsed, PinnedKey};
 use super::quota::{KeyQuotaEntry, StoreQuotaEntry};
 use super::schema::Described;
 use super::storage::DatabaseUrl;
-use super::units::{Address, Count, Flag, Origins, Secrets, Size, Span, Token};
+use super::units::{Address, Count, Flag, Levels, Origins, Secrets, Size, Span, Token};
 
 settings! {
     /// Everything that can be set, in the shape of the file.
@@ -59,7 +59,7 @@ settings! {
 settings! {
     /// `[log]`
     LogSettings {
-        level: Option<String>,
+        level: Option<Levels>,
         format: Option<LogFormat>,
         keys: Option<KeysInLog>,
         access: Option<Flag>,
@@ -162,7 +162,7 @@ impl HttpSettings {
 settings! {
     /// `[admin]`
     AdminSettings {
-        token: Option<Token>,
+        token: Option<Many<Token>>,
         token_file: Option<PathBuf>,
         listen: Option<Address>,
         tokens: Vec<AdminTokenEntry>,

@@ -1,19 +1,22 @@
 //! Where each value comes from, for people who wonder why a setting has its value.
 //!
-//! Keeps: values are shown as they were written, secrets as `***`; the order is that of `config.example.toml`, which
-//! also contains the defaults. Leaves out: what the values mean (`settings`).
+//! Keeps: values are shown as they were written, but secrets, and whatever has a name that is no setting, as `***`; the
+//! order is that of `config.example.toml`, which also contains the defaults. Leaves out: what the values mean
+//! (`settings`).
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use eventlog_server::model::without_user;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::EXAMPLE;
-use super::layer::{below, line_at};
-use super::schema::is_shown;
-use super::secrets::{self, is_secret};
+use super::layer::{Layer, below, line_at};
+use super::schema::{is_shown, takes_values};
+use super::secrets::{self, HIDDEN, is_secret, without_places};
+use super::settings::Settings;
 
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +68,17 @@ impl Effective {
             self.values.remove(&other);
         }
         let value = value.into();
-        let value = if is_secret(key) { secrets::shown(key, &value) } else { value };
+        let value = if is_secret(key) { secrets::shown(key, &value) } else { without_user(&value) };
         self.values.insert(key.to_owned(), (value, source));
     }
 
     /// Adds the file's values.
     pub(super) fn add_file(&mut self, path: &std::path::Path, text: &str) {
+        let schema = Settings::schema();
         for Shown { key, value, line } in shown(text) {
+            // A secret may have been given a wrong name.
+            let known = value == "[]" || takes_values(&schema, &without_places(&key));
+            let value = if known { value } else { format!("\"{HIDDEN}\"") };
             self.add(&key, value, Source::File(path.to_owned(), line));
         }
     }

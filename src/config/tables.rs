@@ -41,7 +41,7 @@ pub(super) fn database(settings: &Settings) -> DatabaseOptions {
 pub(super) fn log(settings: LogSettings) -> LogPlan {
     let LogSettings { level, format, keys, access } = settings;
     LogPlan {
-        level,
+        level: level.map(|level| level.0),
         format: format.unwrap_or_default(),
         hashes_keys: keys == Some(KeysInLog::Hashed),
         access: access.is_some_and(|flag| flag.0),

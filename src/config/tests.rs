@@ -283,7 +283,7 @@ fn tokens_and_their_mode_belong_together() {
     assert!(jwt("jwt", "", "origins = [\"*\"]").is_ok(), "no page has the token of another");
     let variables = [
         ("EVENTLOG_AUTH_MODE", "jwt"),
-        ("EVENTLOG_AUTH_JWT_SECRET", "of, two parts"),
+        ("EVENTLOG_AUTH_JWT_SECRET", "of, two parts and more than 32 bytes"),
         ("EVENTLOG_AUTH_JWT_TOKENS", "query,cookie:a"),
         ("EVENTLOG_AUTH_JWT_CLAIMS_STORE_ID", "team"),
     ];

@@ -35,6 +35,10 @@ pub(crate) struct Flag(pub(crate) bool);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) SocketAddr);
 
+/// What is logged: a level, and levels of single modules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Levels(pub(crate) String);
+
 /// The bearer token of the admin API.
 #[derive(Clone, Debug)]
 pub(crate) struct Token(model::Secret);
@@ -129,6 +133,23 @@ impl Address {
     }
 }
 
+impl Levels {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let is_level = |part: &str| {
+            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+            let is_of_nothing = part.starts_with('=');
+            !is_of_nothing && level.trim().parse::<log::LevelFilter>().is_ok()
+        };
+        if text.split(',').map(str::trim).all(is_level) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "{text:?} is not a level; there are off, error, warn, info, debug and trace, and for single \
+             modules info,eventlog_server::storage=debug"
+        ))
+    }
+}
+
 impl Token {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -211,6 +232,7 @@ reads_from_text! {
     Flag: "true or false",
     Address: "an address and a port such as \"127.0.0.1:7420\"",
     Token: "a text",
+    Levels: "a level such as \"info\"",
 }
 
 impl<'de> Deserialize<'de> for Origins {
@@ -241,7 +263,7 @@ impl<'de> Deserialize<'de> for Origins {
     }
 }
 
-text!(Span, Address, Token);
+text!(Span, Address, Token, Levels);
 
 /// A number, or a text with underscores or a unit.
 macro_rules! number_or_text {

@@ -16,6 +16,16 @@ pub fn hash_keys_in_log(hashed: bool) {
     HASHED.store(hashed, Ordering::Relaxed);
 }
 
+/// Whether it does.
+pub(crate) fn hashes_keys_in_log() -> bool {
+    HASHED.load(Ordering::Relaxed)
+}
+
+/// The public key that a client claims, as the value of a field: hashed, or as it is.
+pub(crate) fn key_as_field(text: &str) -> String {
+    if hashes_keys_in_log() { InLog(text).to_string() } else { text.to_owned() }
+}
+
 /// A public key as the log shows it.
 pub(crate) struct InLog<'a>(&'a str);
 

@@ -37,6 +37,17 @@ impl<T: ?Sized> fmt::Debug for Secret<T> {
     }
 }
 
+/// `text` with `***` in place of the user and password of a URL in it. Rather too much is hidden than too little: a
+/// password may contain an `@` or a `/`.
+pub fn without_user(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(|c: char| c.is_whitespace() || "\"'".contains(c)).unwrap_or(rest.len());
+    let (url, after) = rest.split_at(end);
+    let url =
+        url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("***@{host}"));
+    format!("{scheme}://{url}{}", without_user(after))
+}
+
 impl std::str::FromStr for Secret {
     type Err = std::convert::Infallible;
 
@@ -54,6 +65,18 @@ impl<'de> Deserialize<'de> for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_url_neither_user_nor_password_is_shown() {
+        for (text, expected) in [
+            ("\"https://u:p@h/x\"", "\"https://***@h/x\""),
+            ("https://u:p/@w@h:8/x?y", "https://***@h:8/x?y"),
+            ("[\"https://a\", 'http://u@b']", "[\"https://a\", 'http://***@b']"),
+            ("a@b", "a@b"),
+        ] {
+            assert_eq!(without_user(text), expected);
+        }
+    }
 
     #[test]
     fn a_secret_does_not_show_itself() {

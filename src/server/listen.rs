@@ -22,6 +22,7 @@ use super::upgraded::{PATH_SHOWN_MAX, upgraded};
 use super::wire::Secure;
 use super::wrong_peers;
 use crate::core::strangers::Place;
+use crate::model::hashes_keys_in_log;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -168,9 +169,14 @@ async fn accessed<B: MessageBody>(
     }
     let began = tokio::time::Instant::now();
     let connection = request.peer_addr().map_or_else(|| "?".to_owned(), |peer| peer.to_string());
-    let path: String = request.path().chars().take(PATH_SHOWN_MAX).collect();
+    let mut path: String = request.path().chars().take(PATH_SHOWN_MAX).collect();
     let method = request.method().clone();
     let response = next.call(request).await?;
+    if hashes_keys_in_log() && path.contains("/admin/") {
+        // There may be a public key in it.
+        let pattern = response.request().match_pattern();
+        path = pattern.map_or_else(|| "/admin/…".to_owned(), |path| path.replace(":.+", ""));
+    }
     let (status, millis) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
     log::debug!(
         target: "access", connection:%, method:%, path, status, millis;

@@ -54,6 +54,18 @@ pub struct TlsFiles {
     pub clients: ClientCertificates,
 }
 
+impl TlsFiles {
+    /// Everything that is wrong with the files. Blocks on disk.
+    pub fn faults(&self) -> Vec<TlsError> {
+        let Self { certificate, key, client_ca, clients: _ } = self;
+        let authorities = client_ca.as_ref().map(|path| certificates(path).map(drop));
+        let each = [certificates(certificate).map(drop), private_key(key).map(drop)];
+        let found: Vec<_> = each.into_iter().chain(authorities).filter_map(Result::err).collect();
+        // What is wrong with them together shows once each can be read.
+        if found.is_empty() { read(self).err().into_iter().collect() } else { found }
+    }
+}
+
 /// Which clients need a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

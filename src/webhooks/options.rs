@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::Secret;
+use crate::model::without_user;
 use crate::outgoing::parse_url;
 
 const NAME_BYTES_MAX: usize = 64;
@@ -58,7 +59,7 @@ pub enum WebhookError {
     Url {
         /// The webhook's name.
         webhook: String,
-        /// What was given.
+        /// What was given, without its user.
         url: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -130,7 +131,7 @@ impl WebhookOptions {
 
     fn url(&self) -> Result<Uri, WebhookError> {
         let wrong = |reason| {
-            let (webhook, url) = (self.name.clone(), self.url.clone());
+            let (webhook, url) = (self.name.clone(), without_user(&self.url));
             WebhookError::Url { webhook, url, reason }
         };
         parse_url(&self.url).map_err(wrong)

@@ -42,6 +42,7 @@ mod secrets;
 mod service;
 mod sessions;
 mod sets_on_a_full_disk;
+mod settings;
 mod strangers;
 mod strangers_tls;
 mod tail;

@@ -69,7 +69,7 @@ async fn a_secret_in_a_file_is_read_again_when_that_is_asked_for() {
 }
 
 /// Everything that the admin API shows, and what is shown without a token.
-const SHOWN: [&str; 10] = [
+const SHOWN: [&str; 16] = [
     "/healthz",
     "/readyz",
     "/metrics",
@@ -80,6 +80,12 @@ const SHOWN: [&str; 10] = [
     "/admin/grants",
     "/admin/revocations",
     "/admin/nothing",
+    "/admin/overview",
+    "/admin/tokens",
+    "/admin/sessions",
+    "/admin/quarantine",
+    "/admin/openapi.json",
+    "/console",
 ];
 
 #[tokio::test]
@@ -89,7 +95,12 @@ async fn a_secret_is_in_nothing_that_the_server_prints_or_serves() {
         Receiver::start(|_| Reply::Body(r#"{"allow":true,"storeId":"team"}"#.into())).await;
     let [url, hook] = ["may", "hook"].map(|path| format!("{}/{path}", receiver.url()));
     let secret_file = put(files.path(), "http", HTTP);
+    let tokens = put(files.path(), "tokens", "CANARY-first-token\nCANARY-second-token");
     let common = format!("admin.token = {ADMIN:?}\nlimits.stall_timeout = \"31s\"\n");
+    let named = format!(
+        "[[admin.tokens]]\nname = \"inline\"\nrights = \"read\"\ntoken = \"CANARY-inline\"\n\
+         [[admin.tokens]]\nname = \"filed\"\nrights = \"read\"\ntoken_file = {tokens:?}\n"
+    );
     let webhook = |secret: &str| {
         format!(
             "[[webhook]]\nname = \"hook\"\nurl = {hook:?}\nfrom = \"start\"\nsecret = {secret:?}\n"
@@ -103,6 +114,7 @@ async fn a_secret_is_in_nothing_that_the_server_prints_or_serves() {
     );
     let mut said = Vec::new();
     for file in [by_http, by_jwt] {
+        let file = format!("{file}{named}");
         let whole = format!("{file}{}", webhook(WEBHOOK));
         let server = Logged::start(&whole);
         let at = format!("{}?access_token={}", server.url(), signed_by(JWT));
@@ -113,6 +125,8 @@ async fn a_secret_is_in_nothing_that_the_server_prints_or_serves() {
             said.push(http::get_with_token(address(&server), path, ADMIN).await);
             said.push(http::get(address(&server), path).await);
         }
+        let filed = http::get_with_token(address(&server), "/admin/keys", "CANARY-second-token");
+        assert!(filed.await.contains("200 OK"));
         // Other secrets, one that is invalid, and a file that is cut off in the middle of one.
         server.configure(&format!("{file}{}", webhook(&WEBHOOK.replace("AAAA", "CCCC"))));
         said.push(reload(&server).await);

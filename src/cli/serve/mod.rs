@@ -30,7 +30,8 @@ use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
 use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
 use eventlog_server::server::{
-    Listen, Reloaded, ServedPath, Server, StartError, TlsError, listen, listen_apart, listen_tls,
+    Listen, Reloaded, ServedPath, Server, StartError, TlsError, TlsFiles, listen, listen_apart,
+    listen_tls,
 };
 use eventlog_server::services::auth::http::{HttpAuth, HttpError};
 use eventlog_server::services::auth::{AllowAll, Grants};
@@ -145,22 +146,29 @@ pub(super) fn run(args: Args) -> Result<(), ServeError> {
 
 /// Whether everything that `config` refers to can be used.
 pub(super) fn check(config: &Config) -> Result<(), ServeError> {
-    certificates::open(config.tls.as_ref())?;
+    faults(config).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Everything that cannot be used of what `config` refers to.
+pub(super) fn faults(config: &Config) -> Vec<ServeError> {
+    let mut faults = Vec::new();
+    faults.extend(config.tls.iter().flat_map(TlsFiles::faults).map(ServeError::from));
     if let AuthChoice::Jwt(settings) = &config.auth {
-        jwt::check(settings)?;
+        faults.extend(jwt::check(settings).err().map(ServeError::from));
     }
     if let AuthChoice::Http(options) = &config.auth {
-        HttpAuth::new((**options).clone())?;
+        faults.extend(HttpAuth::new((**options).clone()).err().map(ServeError::from));
     }
-    for options in &config.webhooks {
-        Webhook::new(options.clone())?;
-    }
-    Ok(())
+    let webhooks = config.webhooks.iter().map(|options| Webhook::new(options.clone()));
+    faults.extend(webhooks.filter_map(Result::err).map(ServeError::from));
+    faults
 }
 
 async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     config.limits.connections_max = files::make_room(config.limits.connections_max);
     let stop = Stop::listen()?;
+    #[cfg(not(feature = "otel"))]
+    warn_of_traces();
     #[cfg(feature = "otel")]
     let traces = traces::start()?;
     // This comes first: a wrong key is a configuration error, and nothing is left behind then.
@@ -287,16 +295,36 @@ fn reload_when_asked(server: &Server, address: SocketAddr) -> io::Result<()> {
         while asked.recv().await.is_some() {
             notify::reloading();
             match server.reload().await {
-                Ok(Reloaded { applied, needs_restart }) => log::info!(
-                    "SIGHUP: these changed settings are applied: {applied:?}; these need a restart: \
-                     {needs_restart:?}"
-                ),
+                Ok(reloaded) => log::info!("SIGHUP: {}", outcome(&reloaded)),
                 Err(error) => log::error!("SIGHUP: {error}"),
             }
             notify::ready(&format!("listening on {address}"));
         }
     });
     Ok(())
+}
+
+/// What a reload has changed, for people.
+fn outcome(Reloaded { applied, needs_restart, .. }: &Reloaded) -> String {
+    let list = |settings: &[String]| settings.join(", ");
+    match (&applied[..], &needs_restart[..]) {
+        ([], []) => "no setting has changed".to_owned(),
+        (applied, []) => format!("applied: {}", list(applied)),
+        ([], rest) => format!("nothing is applied; after a restart: {}", list(rest)),
+        (applied, rest) => format!("applied: {}; after a restart: {}", list(applied), list(rest)),
+    }
+}
+
+/// Traces that are wanted but cannot be sent.
+#[cfg(not(feature = "otel"))]
+fn warn_of_traces() {
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|url| !url.is_empty());
+    if let Some(name) = names.into_iter().find(is_set) {
+        log::warn!(
+            "{name} is set, but this program was built without the feature `otel` and sends no traces"
+        );
+    }
 }
 
 fn for_development(registry: Arc<dyn StoreRegistry>) -> Arc<dyn StoreRegistry> {

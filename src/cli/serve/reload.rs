@@ -112,8 +112,8 @@ impl Reload {
             return Err(ReloadError::NoConfiguration);
         }
         let config = self.args.load().map_err(wrong)?;
-        // What can still be refused comes first: the files of keys and certificates may have changed.
         super::check(&config).map_err(wrong)?;
+        // What can still be refused comes first: the files of keys and certificates may have changed.
         let certificates = self.tls.as_ref().map(Tls::read_again).transpose().map_err(wrong)?;
         self.replace_keys(&config)?;
         if let Some(certificates) = certificates {

@@ -65,7 +65,7 @@ fn a_secret_may_be_in_a_file_which_outweighs_as_the_secret_would() {
                 [[webhook]]\nname = \"w\"\nurl = \"http://h/\"\nfrom = \"now\"\nsecret_file = \"DIR/webhook\"";
     let files = [
         ("eventlog.toml", file, 0o600),
-        ("jwt", "one\ntwo\n", 0o600),
+        ("jwt", "one-secret-of-at-least-32-bytes-ok\ntwo-secret-of-at-least-32-bytes-ok\n", 0o600),
         ("webhook", &*format!("{WEBHOOK}\n"), 0o600),
         ("token", "from-the-environment\n", 0o640),
     ];
@@ -77,11 +77,14 @@ fn a_secret_may_be_in_a_file_which_outweighs_as_the_secret_would() {
     let AuthChoice::Jwt(jwt) = &config.auth else { panic!("not jwt") };
     let secrets = jwt.secret.iter().flat_map(|secrets| &secrets.0);
     let secrets: Vec<_> = secrets.map(|named| named.secret.expose()).collect();
-    assert_eq!(secrets, ["one", "two"]);
+    assert_eq!(
+        secrets,
+        ["one-secret-of-at-least-32-bytes-ok", "two-secret-of-at-least-32-bytes-ok"]
+    );
     assert_eq!(config.webhooks[0].secrets.len(), 1);
     assert_eq!(config.warnings, <[String; 0]>::default());
     let shown = format!("{config:?} {effective:?}");
-    for secret in ["from-the", "one\\ntwo", &WEBHOOK[10..]] {
+    for secret in ["from-the", "secret-of", &WEBHOOK[10..]] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
     let keys: Vec<_> = effective.lines().into_iter().map(|(key, ..)| key.to_owned()).collect();
@@ -97,7 +100,7 @@ fn a_file_of_a_secret_that_cannot_be_used_is_named_without_what_is_in_it() {
         ("admin.token_file = \"DIR/nowhere\"", "", "cannot be read"),
         ("admin.token_file = \"DIR/secret\"", "\n", "empty"),
         ("admin.token_file = \"DIR/secret\"", "CANARY of three words", "no spaces"),
-        ("admin.token_file = \"DIR/secret\"", "CANARY\nCANARY", "a text"),
+        ("admin.token_file = \"DIR/secret\"", "CANARY\nCANARY", "the same twice"),
         ("admin = { token = \"a\", token_file = \"DIR/secret\" }", "CANARY", "as well"),
         ("admin.token = 424242e3", "", "a text"),
         ("admin.token = \"CANARY", "", "line 2"),

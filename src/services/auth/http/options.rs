@@ -7,6 +7,7 @@ use hyper::Uri;
 use hyper::header::HeaderName;
 
 use super::Secret;
+use crate::model::without_user;
 use crate::outgoing::parse_url;
 
 /// How the application is asked.
@@ -37,7 +38,7 @@ pub enum HttpError {
     /// This URL cannot be used.
     #[error("`url` cannot be {url:?}: {reason}")]
     Url {
-        /// The URL in the options.
+        /// The URL in the options, without its user.
         url: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -87,7 +88,7 @@ impl HttpOptions {
         if let Some(wrong) = self.headers.iter().find(|name| name.parse::<HeaderName>().is_err()) {
             return Err(HttpError::Header(wrong.clone()));
         }
-        let wrong = |reason| HttpError::Url { url: self.url.clone(), reason };
+        let wrong = |reason| HttpError::Url { url: without_user(&self.url), reason };
         let url = parse_url(&self.url).map_err(wrong)?;
         if url.scheme_str() == Some("http") && !self.allow_http && !is_here(&url) {
             return Err(wrong(

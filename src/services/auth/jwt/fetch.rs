@@ -15,6 +15,7 @@ use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{JwtError, KeySet};
+use crate::model::without_user;
 use crate::services::Figure;
 
 /// A set is fetched again after this time, so that a revoked key does not count for longer.
@@ -33,8 +34,8 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1_024;
 /// Keys cannot be fetched from there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{url:?} is not an address to fetch keys from: use https://…, or http:// with 127.0.0.1, [::1] or \
-     localhost"
+    "{url:?} is not an address to fetch keys from: use https://… without a user, or http:// with 127.0.0.1, \
+     [::1] or localhost"
 )]
 pub struct InvalidUrl {
     url: String,
@@ -121,8 +122,11 @@ impl Fetched {
 
 /// Keys sent in the clear can be replaced on the way, and then anybody can be anybody.
 pub(super) fn check(url: &str) -> Result<Uri, InvalidUrl> {
-    let invalid = || InvalidUrl { url: url.to_owned() };
+    let invalid = || InvalidUrl { url: without_user(url) };
     let uri: Uri = url.parse().map_err(|_| invalid())?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(invalid());
+    }
     let here = ["127.0.0.1", "[::1]", "localhost"];
     match (uri.scheme_str(), uri.host()) {
         (Some("https"), Some(_)) => Ok(uri),
