@@ -117,7 +117,7 @@ pub(super) enum ConfigCommandError {
 }
 
 fn listed(faults: &[serve::ServeError]) -> String {
-    faults.iter().map(|fault| format!("\n\n* {fault}")).collect()
+    faults.iter().fold(String::new(), |list, fault| list + "\n\n* " + &fault.to_string())
 }
 
 pub(super) fn run(args: Args) -> Result<(), ConfigCommandError> {
