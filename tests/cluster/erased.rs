@@ -165,7 +165,7 @@ async fn a_check_names_what_may_still_have_what_was_erased() {
     assert!(is_clean && told.starts_with("0 erased entries are known"), "{told}");
     erase(&node, &["--primary-key", "gone"]);
     let (is_clean, told) = check(&[]);
-    assert!(!is_clean && told.starts_with("1 erased entries are known"), "{told}");
+    assert!(!is_clean && told.starts_with("1 erased entry is known"), "{told}");
     assert!(told.contains("run: VACUUM effect_events\n"), "{told}");
     assert!(told.contains("WAL up to") && told.contains("dumps"), "{told}");
     let vacuum = "VACUUM effect_events";

@@ -9,7 +9,7 @@ use eventlog_server::model::Sequence;
 use eventlog_server::processing::{
     Committed, Event, EventGroup, Failure, GroupOptions, Msgpack, Observed, Processor,
 };
-use eventlog_server::server::{Erase, EraseError, Server};
+use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::journal::PostgresJournal;
 use eventlog_server::services::registry::PostgresRegistry;
@@ -189,19 +189,6 @@ async fn an_observer_at_another_node_is_told_once_the_handler_has_succeeded() {
         assert_eq!(book.handled().len(), n, "it reads the new state");
     }
     assert_eq!(book.lines.lock().iter().filter(|(node, ..)| *node == 1).count(), 0);
-}
-
-/// Otherwise, it would be retried forever.
-#[actix_web::test]
-async fn erasing_is_refused_before_anything_is_written_down() {
-    let Some(cluster) = cluster() else { return };
-    let (url, book) = (cluster.database(), Arc::<Book>::default());
-    let here = node(&url, 0, &book);
-    write(&here, "team", 1).await;
-    let refused = here.erase(&store("team"), Erase::PrimaryKey("0".to_owned())).await;
-    assert!(matches!(refused, Err(EraseError::Cannot(_))), "{refused:?}");
-    let noted = "SELECT count(*) FROM effect_events_records";
-    assert_eq!(cluster.sql(&url, noted), "0");
 }
 
 #[actix_web::test]

@@ -13,14 +13,22 @@ use eventlog_server::storage::sled::ErasedContent;
 
 use super::verify::VerifyError;
 use crate::cli::bucket::{Bucket, Kept};
-use crate::cli::text::people_bytes;
+use crate::cli::text::{counted, people_bytes};
 use crate::config::BucketAddress;
+
+/// What was found, for people.
+pub(super) struct Searched {
+    /// Whether there is any content.
+    pub(super) any: bool,
+    /// A line for each backup, and for each file with content.
+    pub(super) said: Vec<String>,
+}
 
 /// What was found in a file, or in those of a backup.
 #[derive(Clone, Copy, Default)]
-struct Hits {
-    records: u64,
-    texts: u64,
+pub(super) struct Hits {
+    pub(super) records: u64,
+    pub(super) texts: u64,
 }
 
 impl Hits {
@@ -31,8 +39,12 @@ impl Hits {
 
 impl fmt::Display for Hits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} records", self.records)?;
-        if self.texts > 0 { write!(f, ", {} times the text", self.texts) } else { Ok(()) }
+        f.write_str(&counted(self.records, "record", "records"))?;
+        match self.texts {
+            0 => Ok(()),
+            1 => f.write_str(", once the text"),
+            more => write!(f, ", {more} times the text"),
+        }
     }
 }
 
@@ -62,9 +74,9 @@ fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Searches the backups in a folder. Returns true if content was found.
-pub(super) fn folder(folder: &Path, content: &ErasedContent) -> Result<bool, VerifyError> {
-    let mut any = false;
+/// Searches the backups in a folder.
+pub(super) fn folder(folder: &Path, content: &ErasedContent) -> Result<Searched, VerifyError> {
+    let (mut any, mut said) = (false, Vec::new());
     for generation in list(folder)?.into_iter().filter(|path| path.is_dir()) {
         let (mut held, mut manifests) = (BTreeMap::new(), Vec::new());
         for path in list(&generation)? {
@@ -91,26 +103,26 @@ pub(super) fn folder(folder: &Path, content: &ErasedContent) -> Result<bool, Ver
             } else {
                 format!("{all}; it has them until it is removed (backup --keep)")
             };
-            println!("backup {}: {what}", path.display());
+            said.push(format!("backup {}: {what}", path.display()));
         }
         any |= !held.is_empty();
         for (name, hits) in &held {
-            println!("  {}: {hits}", generation.join(name).display());
+            said.push(format!("  {}: {hits}", generation.join(name).display()));
         }
     }
-    Ok(any)
+    Ok(Searched { any, said })
 }
 
-/// Searches the content of a bucket. Returns true if content was found.
+/// Searches the content of a bucket.
 pub(super) fn bucket(
     address: &BucketAddress,
     content: &ErasedContent,
-) -> Result<bool, VerifyError> {
+) -> Result<Searched, VerifyError> {
     let bucket = Bucket::open(address)?;
     // Nobody else uses this name.
     let temporary = format!("eventlog-{}.zst", uuid::Uuid::new_v4());
     let temporary = std::env::temp_dir().join(temporary);
-    let (mut any, mut files, mut bytes) = (false, 0, 0);
+    let (mut any, mut said, mut files, mut bytes) = (false, Vec::new(), 0, 0);
     let kept = bucket.keeps_what_is_removed()?;
     for object in bucket.list(None)?.into_iter().filter(|object| is_searched(&object.name)) {
         let mut file = File::create_new(&temporary).map_err(failed(&temporary))?;
@@ -124,13 +136,14 @@ pub(super) fn bucket(
         (files, bytes) = (files + 1, bytes + object.bytes);
         if !hits.is_none() {
             any = true;
-            println!("  {address}/{}: {hits}", object.name);
+            said.push(format!("  {address}/{}: {hits}", object.name));
         }
     }
     let what = if any { "some files have what was looked for" } else { "clean" };
-    println!("bucket {address}: {files} files, {}: {what}", people_bytes(bytes));
+    let files = counted(files, "file", "files");
+    said.push(format!("bucket {address}: {files}, {}: {what}", people_bytes(bytes)));
     if kept != Kept::No {
-        println!("bucket {address} {kept}");
+        said.push(format!("bucket {address} {kept}"));
     }
-    Ok(any)
+    Ok(Searched { any, said })
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 use eventlog_server::model::EntryId;
 use eventlog_server::storage::sled::{Database, ErasedContent, OpenError};
 use eventlog_server::storage::{ErasedReport, PLACES};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::backups::Hits;
 use super::{Args, backups};
 use crate::cli::admin::{Admin, AdminCommandError, AdminError};
 use crate::cli::bucket::BucketError;
 use crate::cli::data_dir::{DataDir, NoDataDirectory};
-use crate::cli::text::{one_line, people_bytes, timestamp};
+use crate::cli::text::{counted, one_line, people_bytes, timestamp};
 use crate::config::BucketAddress;
 
 /// How often the server is asked whether it is done.
@@ -93,10 +94,12 @@ impl From<io::Error> for VerifyError {
 }
 
 /// The server's report, or what was found here.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Found {
+    #[serde(skip_serializing)]
     running: bool,
+    #[serde(skip_serializing)]
     failure: Option<String>,
     entries: u64,
     unread: Vec<String>,
@@ -107,11 +110,12 @@ struct Found {
     places: Vec<Place>,
     tables: Vec<Table>,
     elsewhere: Vec<String>,
+    #[serde(skip_serializing)]
     ids: Option<Vec<String>>,
 }
 
 /// A table of the database.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Table {
     name: String,
@@ -122,7 +126,7 @@ struct Table {
     needs_vacuum: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 struct Place {
     name: String,
     files: u64,
@@ -131,7 +135,7 @@ struct Place {
     named: Vec<Named>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Named {
     path: String,
     records: u64,
@@ -178,14 +182,27 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         Some(path) => of_directory(args, path)?,
         None => of_server(args)?,
     };
-    let mut left = print(&found)?;
+    let json = args.admin.json;
+    let mut out: Box<dyn Write> =
+        if json { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) };
+    let mut left = print(&mut out, &found)?;
+    let mut searched = Vec::new();
     let looked_for = ErasedContent::new(ids, args.verify.text.as_deref());
     for place in &args.verify.backups {
         let held = match BucketAddress::of(place) {
             Some(address) => backups::bucket(&address.map_err(VerifyError::Address)?, &looked_for)?,
             None => backups::folder(place, &looked_for)?,
         };
-        left.extend(held.then(|| place.display().to_string()));
+        let at = place.display().to_string();
+        held.said.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        searched.push(json!({ "at": at, "isHeld": held.any, "said": held.said }));
+        left.extend(held.any.then_some(at));
+    }
+    if json {
+        let mut all = serde_json::to_value(&found)?;
+        all["backups"] = searched.into();
+        all["left"] = json!(left);
+        writeln!(io::stdout(), "{all}")?;
     }
     if left.is_empty() { Ok(()) } else { Err(VerifyError::Remains(left.join(", "))) }
 }
@@ -223,36 +240,31 @@ impl From<serde_json::Error> for VerifyError {
 }
 
 /// Prints the result. Returns the places with some content.
-fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{} erased entries are known", found.entries)?;
+fn print(out: &mut dyn Write, found: &Found) -> io::Result<Vec<String>> {
+    let known = counted(found.entries, "erased entry is", "erased entries are");
+    writeln!(out, "{known} known")?;
     for unread in &found.unread {
         writeln!(out, "the erasure ledger: {}, so there may be more", one_line(unread))?;
     }
     let mut left = Vec::new();
     for name in PLACES {
         let Some(place) = found.places.iter().find(|place| place.name == name) else { continue };
-        let (files, bytes) = (place.files, people_bytes(place.bytes));
+        let (files, bytes) = (counted(place.files, "file", "files"), people_bytes(place.bytes));
         let what = if place.held == 0 { "clean".to_owned() } else { held(place) };
-        writeln!(out, "{name:<12} {files} files, {bytes}: {what}")?;
+        writeln!(out, "{name:<12} {files}, {bytes}: {what}")?;
         for file in &place.named {
             let until = file.until.map_or(String::new(), |until| {
                 let path = one_line(&file.path);
                 format!("; it is removed at {}, or by: rm '{path}'", timestamp(until))
             });
-            let records = file.records;
-            let texts = if file.texts > 0 {
-                format!(", {} times the text", file.texts)
-            } else {
-                String::new()
-            };
-            writeln!(out, "  {}: {records} records{texts}{until}", one_line(&file.path))?;
+            let found = Hits { records: file.records, texts: file.texts };
+            writeln!(out, "  {}: {found}{until}", one_line(&file.path))?;
         }
         if place.held > 0 {
             left.push(name.to_owned());
         }
     }
-    left.extend(print_tables(&mut out, found)?);
+    left.extend(print_tables(out, found)?);
     match (found.is_due, found.erased_millis, found.clean_millis) {
         _ if !found.tables.is_empty() => {}
         (true, Some(erased), _) => writeln!(
@@ -270,15 +282,15 @@ fn print(found: &Found) -> Result<Vec<String>, VerifyError> {
 }
 
 /// Prints what a database has. Returns the tables with some content.
-fn print_tables(out: &mut impl Write, found: &Found) -> io::Result<Vec<String>> {
+fn print_tables(out: &mut dyn Write, found: &Found) -> io::Result<Vec<String>> {
     let mut left = Vec::new();
     for Table { name, bytes, rows, texts, vacuumed_millis, needs_vacuum } in &found.tables {
         let mut what = Vec::new();
         if *rows > 0 {
-            what.push(format!("{rows} rows with content of erased entries"));
+            what.push(format!("{} with content of erased entries", counted(*rows, "row", "rows")));
         }
         if *texts > 0 {
-            what.push(format!("{texts} rows with the text"));
+            what.push(format!("{} with the text", counted(*texts, "row", "rows")));
         }
         if *needs_vacuum {
             let last = vacuumed_millis.map_or("never".to_owned(), timestamp);

@@ -40,7 +40,7 @@ async fn what_is_erased_is_known_before_the_directory_is_opened() {
     // Nobody has opened it, so the entry is there.
     assert!(!files_with(&place.data(), SECRET).is_empty());
     let (clean, said) = place.verify(None, &[]);
-    assert!(!clean && said.contains("1 erased entries are known\n"), "{said}");
+    assert!(!clean && said.contains("1 erased entry is known\n"), "{said}");
     assert!(said.contains("made when the directory is opened next"), "{said}");
     let shown = inspect(&place, &["--store", "default"]);
     assert!(!shown.contains("somebody") && shown.contains("1 entry was passed over"), "{shown}");
@@ -49,7 +49,7 @@ async fn what_is_erased_is_known_before_the_directory_is_opened() {
     // Without an archive it is known as well.
     std::fs::remove_dir_all(place.data().join("archive")).expect("removed");
     let (_, said) = place.verify(None, &[]);
-    assert!(said.contains("1 erased entries are known\n"), "{said}");
+    assert!(said.contains("1 erased entry is known\n"), "{said}");
 }
 
 #[tokio::test]
@@ -145,12 +145,12 @@ async fn the_first_backup_of_a_restored_server_has_nothing_of_what_is_erased() {
     // The text is found in backups, also in what an interrupted one left.
     let old = old.to_str().expect("text");
     let (clean, said) = place.verify(None, &["--text", SECRET, "--backups", old]);
-    assert!(!clean && said.contains("1 records, 1 times the text; it has them until"), "{said}");
+    assert!(!clean && said.contains("1 record, once the text; it has them until"), "{said}");
     let generation = std::fs::read_dir(to).expect("a folder").next().expect("one").expect("read");
     let some = zstd::encode_all(SECRET.as_bytes(), 1).expect("zstd");
     std::fs::write(generation.path().join("00000009.log.zst.new"), some).expect("written");
     let (clean, said) = place.verify(None, &["--text", SECRET, "--backups", to]);
-    assert!(!clean && said.contains("00000009.log.zst.new: 0 records, 1 times"), "{said}");
+    assert!(!clean && said.contains("00000009.log.zst.new: 0 records, once"), "{said}");
 }
 
 /// The last change of the oldest backup.
