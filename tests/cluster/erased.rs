@@ -189,7 +189,7 @@ async fn a_check_names_what_may_still_have_what_was_erased() {
     cluster.sql(&url, "UPDATE effect_events SET payload = 'SECRET' WHERE sequence = 1");
     let (is_clean, told) = check(&["--text", "SECRET"]);
     assert!(!is_clean, "{told}");
-    assert!(told.contains("1 rows with content of erased entries; 1 rows with the text"), "{told}");
+    assert!(told.contains("1 row with content of erased entries; 1 row with the text"), "{told}");
 }
 
 #[tokio::test]
