@@ -122,16 +122,15 @@ impl Complaints {
         )]
         let now = Instant::now();
         let said = if again.is_some() { &self.hourly } else { &self.once };
-        let (level, line) = match said.lock().next_line(self.hash(about), *again, now) {
-            None => (Level::Debug, line.clone()),
-            Some(0) => (Level::Warn, line.clone()),
-            Some(left_out) => {
-                (Level::Warn, format!("{line} ({left_out} other lines were left out)"))
-            }
+        let next = said.lock().next_line(self.hash(about), *again, now);
+        let level = if next.is_some() { Level::Warn } else { Level::Debug };
+        let left_out = match next {
+            None | Some(0) => String::new(),
+            Some(count) => format!(" ({count} other lines were left out)"),
         };
         match key {
-            Some(key) => log::log!(level, key; "{line}"),
-            None => log::log!(level, "{line}"),
+            Some(key) => log::log!(level, key; "{line}{left_out}"),
+            None => log::log!(level, "{line}{left_out}"),
         }
     }
 

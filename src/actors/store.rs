@@ -4,10 +4,10 @@
 //! the head moves, so that a session knows its own entries when it sees them; after a failed append the log is opened
 //! again from disk before a write is accepted. Leaves out: all decisions about order and duplicates (`core::store`).
 
+mod handle;
 mod others;
 
-use std::borrow::Borrow;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::WeakAddr;
@@ -16,8 +16,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub(crate) use self::handle::{StoreHandle, WeakStoreHandle};
 use self::others::Others;
-use super::feed::{Feed, FeedClosed, Lease};
+use super::feed::{Feed, Lease};
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::open::OpenStores;
@@ -53,83 +54,6 @@ struct StopIfIdle;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct FinishStore;
-
-/// An open store: its actor, and its feed.
-pub(crate) struct Opened {
-    pub(crate) addr: Addr<StoreActor>,
-    pub(crate) feed: Arc<Feed>,
-}
-
-/// How to reach an open store. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct StoreHandle(Arc<Opened>);
-
-/// A [`StoreHandle`] that keeps nothing alive.
-pub(crate) struct WeakStoreHandle(Weak<Opened>);
-
-impl WeakStoreHandle {
-    pub(crate) fn upgrade(&self) -> Option<StoreHandle> {
-        self.0.upgrade().map(StoreHandle)
-    }
-
-    /// Whether it is this store, opened at the same time.
-    pub(crate) fn is(&self, store: &StoreHandle) -> bool {
-        self.0.as_ptr() == Arc::as_ptr(&store.0)
-    }
-}
-
-impl std::ops::Deref for StoreHandle {
-    type Target = Opened;
-
-    fn deref(&self) -> &Opened {
-        &self.0
-    }
-}
-
-impl Borrow<StoreId> for StoreHandle {
-    fn borrow(&self) -> &StoreId {
-        self.feed.store()
-    }
-}
-
-impl StoreHandle {
-    pub(crate) fn new(addr: Addr<StoreActor>, feed: Arc<Feed>) -> Self {
-        Self(Arc::new(Opened { addr, feed }))
-    }
-
-    pub(crate) fn downgrade(&self) -> WeakStoreHandle {
-        WeakStoreHandle(Arc::downgrade(&self.0))
-    }
-
-    /// Whether both are the same store, opened at the same time.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// Whether it can be used; that may change at any time.
-    pub(crate) fn is_open(&self) -> bool {
-        self.addr.connected() && !self.feed.is_closed()
-    }
-
-    /// Sends writes to the store. If it was closed in the meantime they are returned, for [`Stores::append`].
-    ///
-    /// [`Stores::append`]: super::stores::Stores::append
-    pub(crate) fn append(&self, writes: Vec<Write<Reply>>) -> Result<(), Vec<Write<Reply>>> {
-        match self.feed.lease() {
-            Ok(lease) => {
-                // Bounded by what connections may have in flight. Lost only if the actor panics, and then the replies
-                // answer by themselves.
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "its one place: the order of writes is that of calls"
-                )]
-                self.addr.do_send(Append { writes, lease });
-                Ok(())
-            }
-            Err(FeedClosed) => Err(writes),
-        }
-    }
-}
 
 /// What every store of a server shares.
 pub(crate) struct StoreDeps {

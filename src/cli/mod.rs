@@ -14,6 +14,8 @@ mod compact;
 mod config;
 mod connect;
 mod data_dir;
+#[cfg(feature = "postgres")]
+mod database;
 mod entries;
 mod entry;
 mod erase;

@@ -13,23 +13,16 @@ use super::text::{self, counted, one_line};
 /// Reads the commit log, the archive, the witness and the database, and checks all checksums and hashes. Prints a
 /// line for each fault, and fails if there is one. While a server uses the directory, the command reads
 /// everything but the database, at the lowest priority. The server checks what it reads from the database itself.
+///
+/// With `--database`, it compares all entries of a PostgreSQL database with what earlier checks have noted in it, and notes
+/// what is new. Nodes may run meanwhile.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     data: DataDir,
-    /// Check the PostgreSQL database at this address instead; its nodes may run. Compares all entries with what earlier checks have
-    /// noted in it, and notes what is new
     #[cfg(feature = "postgres")]
-    #[arg(long, value_name = "URL")]
-    database: Option<String>,
-    /// The prefix of its tables
-    #[cfg(feature = "postgres")]
-    #[arg(long, value_name = "PREFIX", requires = "database")]
-    table_prefix: Option<String>,
-    /// Its table of the remote id
-    #[cfg(feature = "postgres")]
-    #[arg(long, value_name = "TABLE", requires = "database")]
-    remote_id_table: Option<String>,
+    #[command(flatten)]
+    database: super::database::DatabaseArgs,
 }
 
 /// `verify` failed, or found faults.
@@ -46,7 +39,8 @@ pub(super) enum VerifyError {
     #[error(transparent)]
     Database(#[from] eventlog_server::storage::postgres::PostgresError),
     /// The database has something other than before.
-    #[error("{0} faults; nothing was repaired")]
+    #[cfg(feature = "postgres")]
+    #[error("{}; nothing was repaired", counted(*.0, "fault", "faults"))]
     InDatabase(u64),
     /// It can be read, but is damaged.
     #[error(
@@ -63,21 +57,20 @@ pub(super) enum VerifyError {
 }
 
 #[cfg(feature = "postgres")]
-fn verify_database(args: &Args, url: &str) -> Result<(), VerifyError> {
-    use eventlog_server::storage::postgres::{DatabaseVerified, Postgres, PostgresOptions};
-    let mut options = PostgresOptions::new(url);
-    options.prefix = args.table_prefix.clone().unwrap_or(options.prefix);
-    options.remote_id_table = args.remote_id_table.clone().unwrap_or(options.remote_id_table);
-    options.authorities = super::serve::postgres::authorities();
+fn verify_database(
+    options: &eventlog_server::storage::postgres::PostgresOptions,
+) -> Result<(), VerifyError> {
+    use eventlog_server::storage::postgres::{DatabaseVerified, Postgres};
     let DatabaseVerified { faults, fault_count, stores, compared, noted, .. } =
-        Postgres::verify(&options)?;
+        Postgres::verify(options)?;
     let mut out = io::stdout().lock();
     for (store, finding) in &faults {
         writeln!(out, "store {}: {}", one_line(store.as_str()), one_line(finding))?;
     }
     writeln!(
         out,
-        "{stores} stores: compared {compared} sequences with what an earlier check had noted, and noted {noted} others"
+        "{}: compared {compared} sequences with what an earlier check had noted, and noted {noted} others",
+        text::stores(stores)
     )?;
     match fault_count {
         0 => Ok(()),
@@ -87,8 +80,8 @@ fn verify_database(args: &Args, url: &str) -> Result<(), VerifyError> {
 
 pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     #[cfg(feature = "postgres")]
-    if let Some(url) = &args.database {
-        return verify_database(args, url);
+    if let Some(options) = args.database.options() {
+        return verify_database(&options);
     }
     args.data.must_exist()?;
     let options = args.data.options();

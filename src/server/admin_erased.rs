@@ -11,7 +11,7 @@ use super::admin::{Answer, Failure};
 use super::admin_operations::AdminEndpoint;
 use super::handle::Server;
 use crate::actors::audit::{self, By};
-use crate::storage::{ErasedReport, ErasedTable, StorageError};
+use crate::storage::{ErasedReport, StorageError};
 
 /// The last result, or that a check is running.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -25,98 +25,20 @@ pub(super) struct ErasedState {
     found: Option<Found>,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Serialize)]
 struct Found {
-    entries: u64,
-    /// What the erasure ledger cannot tell.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unread: Vec<String>,
-    is_due: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    erased_millis: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clean_millis: Option<u64>,
-    places: Vec<Place>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tables: Vec<Table>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    elsewhere: Vec<String>,
+    #[serde(flatten)]
+    report: ErasedReport,
+    /// The ids of erased entries, if they were wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     ids: Option<Vec<String>>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Table {
-    name: String,
-    bytes: u64,
-    rows: u64,
-    texts: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vacuumed_millis: Option<u64>,
-    needs_vacuum: bool,
-}
-
-impl From<ErasedTable> for Table {
-    fn from(table: ErasedTable) -> Self {
-        let ErasedTable { name, bytes, rows, texts, vacuumed_millis, needs_vacuum } = table;
-        Self { name, bytes, rows, texts, vacuumed_millis, needs_vacuum }
-    }
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-struct Place {
-    name: &'static str,
-    files: u64,
-    bytes: u64,
-    held: u64,
-    named: Vec<Named>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Named {
-    path: String,
-    records: u64,
-    texts: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<u64>,
-}
-
 impl Found {
-    fn new(report: ErasedReport, with_ids: bool) -> Self {
-        let ErasedReport { entries, ids, unread, is_due, erased_millis, clean_millis, .. } = report;
-        let tables = report.tables.into_iter().map(Table::from).collect();
-        let elsewhere = report.elsewhere;
-        let places = report.places.into_iter().map(|place| Place {
-            name: place.name,
-            files: place.files,
-            bytes: place.bytes,
-            held: place.held,
-            named: place
-                .named
-                .into_iter()
-                .map(|file| Named {
-                    path: file.path.display().to_string(),
-                    records: file.records,
-                    texts: file.texts,
-                    until: file.until,
-                })
-                .collect(),
-        });
-        let places = places.collect();
+    fn new(mut report: ErasedReport, with_ids: bool) -> Self {
+        let ids = std::mem::take(&mut report.ids);
         let ids = with_ids.then(|| ids.iter().map(ToString::to_string).collect());
-        Self {
-            entries,
-            unread,
-            is_due,
-            erased_millis,
-            clean_millis,
-            places,
-            tables,
-            elsewhere,
-            ids,
-        }
+        Self { report, ids }
     }
 }
 

@@ -16,7 +16,6 @@ use super::selection::Selection;
 use super::sse;
 use crate::actors::feed::{Feed, FeedSubscription, Pulled, read_blocking};
 use crate::actors::inbox::Inbox;
-use crate::actors::session::clock::Clock;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::protocol::lines::put_shown;
 use crate::storage::StorageError;
@@ -169,7 +168,7 @@ impl Server {
         let subscription = shared.stores.subscribe(store, Arc::new(Inbox::new())).await?;
         let (head, cursor) = (subscription.feed().watch_head(), wanted.from.max(Sequence::FIRST));
         let span = (cursor, subscription.feed().head());
-        shared.ahead.look((None, store), span, (&shared.metrics, Clock::now()));
+        shared.look_ahead((None, store), span);
         let server = self.clone();
         let following = Following { server, wanted, payload_max, news, subscription, head, cursor };
         Ok(Box::pin(stream::try_unfold(following, |mut following| async move {

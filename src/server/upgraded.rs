@@ -14,7 +14,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use actix_web::dev::ServiceResponse;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::arrived::{Arrived, ClientCertificate};
@@ -38,10 +38,12 @@ pub(super) const PATH_SHOWN_MAX: usize = 200;
 /// The maximum size of one read.
 const READ_BYTES: usize = 64 * 1_024;
 
-/// How long a connection that has ended waits for its client to close it as well,
+/// How long a connection that has ended waits for its client to close it as well.
 const LINGER: Duration = Duration::from_secs(1);
-/// and how many do so at a time, in all servers of the process: well below the files that are left for other things.
-const PLACES: usize = 64;
+
+/// How many do so at a time, in all servers of the process. They are not counted among the connections any more, and each
+/// has a file: this is well below the files that are left for other things.
+static LINGERING: Semaphore = Semaphore::const_new(64);
 
 thread_local! {
     /// What a connection of this thread is reading. The receiver copies it before the next one reads.
@@ -112,33 +114,13 @@ where
 /// Reads on until the client closes as well. A socket with unread bytes is reset when it is closed, and then the client
 /// loses what it has not read yet: its last acks, and why the connection ends.
 async fn linger(socket: Socket, gone: &Gone) {
-    let Some(_place) = Place::take() else { return };
+    let Ok(_permit) = LINGERING.try_acquire() else { return };
     let (size, received) = (ReadSize::new(READ_BYTES), gone.received.clone());
     let mut rest = Incoming { first: None, socket, size, received };
     let closed =
         async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut rest).poll_next(cx)).await {} };
     // Whoever does not close by then is not waited for.
     let _ = tokio::time::timeout(LINGER, closed).await;
-}
-
-/// One of the places for connections that have ended, and wait for their clients. They are not counted among the
-/// connections any more, and each has a file.
-struct Place;
-
-static PLACES_TAKEN: AtomicUsize = AtomicUsize::new(0);
-
-impl Place {
-    fn take() -> Option<Self> {
-        let more = |taken| (taken < PLACES).then_some(taken + 1);
-        let taken = PLACES_TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then_some(Self)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        PLACES_TAKEN.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The line of the access log when a connection ends.

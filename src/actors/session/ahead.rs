@@ -20,7 +20,7 @@ pub(crate) struct Ahead(Mutex<(Option<Instant>, u64)>);
 impl Ahead {
     /// `key` asks for its store from `start` on, but the store ends at `head`. Without a key it is whoever follows the
     /// store through the admin API.
-    pub(crate) fn look(
+    pub(super) fn look(
         &self,
         (key, store): (Option<&PublicKey>, &StoreId),
         (start, head): (Sequence, Sequence),

@@ -6,27 +6,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::Sleep;
 
-pub(crate) struct Clock {
+pub(super) struct Clock {
     started: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { started: Instant::now(), timer: None }
     }
 
-    pub(crate) fn now() -> Instant {
+    pub(super) fn now() -> Instant {
         Instant::now()
     }
 
-    pub(crate) fn now_millis(&self) -> u64 {
+    pub(super) fn now_millis(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
     /// Whether the time has passed that began at the first call with `after`; `after` is `None` while nothing is
     /// awaited. Wakes the task then.
-    pub(crate) fn is_due(&mut self, after: Option<Duration>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn is_due(&mut self, after: Option<Duration>, cx: &mut Context<'_>) -> bool {
         let Some(after) = after else {
             self.timer = None;
             return false;
@@ -41,7 +41,7 @@ impl Clock {
 }
 
 /// When a session that has sent nothing for a while has to send a ping.
-pub(crate) struct Pings {
+pub(super) struct Pings {
     /// Zero: never.
     interval: Duration,
     sent: Instant,
@@ -49,17 +49,17 @@ pub(crate) struct Pings {
 }
 
 impl Pings {
-    pub(crate) fn every(interval: Duration) -> Self {
+    pub(super) fn every(interval: Duration) -> Self {
         Self { interval, sent: Instant::now(), timer: None }
     }
 
     /// Something was sent.
-    pub(crate) fn sent(&mut self) {
+    pub(super) fn sent(&mut self) {
         self.sent = Instant::now();
     }
 
     /// Whether a ping is due. Wakes the task then. Sending something meanwhile does not move the timer.
-    pub(crate) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
         if self.interval.is_zero() {
             return false;
         }
@@ -79,16 +79,16 @@ impl Pings {
 }
 
 /// When a session ends because its caller's proof expires.
-pub(crate) struct Expiry(Option<Pin<Box<Sleep>>>);
+pub(super) struct Expiry(Option<Pin<Box<Sleep>>>);
 
 impl Expiry {
-    pub(crate) fn at(time: Option<SystemTime>) -> Self {
+    pub(super) fn at(time: Option<SystemTime>) -> Self {
         let left = |time: SystemTime| time.duration_since(SystemTime::now()).unwrap_or_default();
         Self(time.map(|time| Box::pin(tokio::time::sleep(left(time)))))
     }
 
     /// Whether that time has come. Wakes the task then.
-    pub(crate) fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn has_come(&mut self, cx: &mut Context<'_>) -> bool {
         self.0.as_mut().is_some_and(|timer| timer.as_mut().poll(cx) == Poll::Ready(()))
     }
 }

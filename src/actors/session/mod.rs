@@ -23,7 +23,7 @@
 mod again;
 pub(crate) mod ahead;
 pub(crate) mod checks;
-pub(crate) mod clock;
+mod clock;
 mod delivery;
 mod gate;
 pub(crate) mod large;

@@ -16,10 +16,11 @@ use crate::actors::quotas::Quotas;
 use crate::actors::reads::Reads;
 use crate::actors::resolved::Resolved;
 use crate::actors::session::ahead::Ahead;
+use crate::actors::session::clock::Clock;
 use crate::actors::spill::Spill;
 use crate::actors::stores::Stores;
 use crate::actors::strangers::Strangers;
-use crate::model::{Limits, RemoteId};
+use crate::model::{Limits, PublicKey, RemoteId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::services::identities::{BindPolicy, Identities};
 use crate::services::revocations::Revocations;
@@ -67,6 +68,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// See [`Ahead::look`].
+    pub(crate) fn look_ahead(
+        &self,
+        whose: (Option<&PublicKey>, &StoreId),
+        span: (Sequence, Sequence),
+    ) {
+        self.ahead.look(whose, span, (&self.metrics, Clock::now()));
+    }
+
     /// Whether all connections together have as many writes in flight as allowed.
     pub(crate) fn is_full(&self) -> bool {
         let bytes = self.write_bytes_in_flight.load(Ordering::Relaxed);

@@ -15,7 +15,6 @@ use futures_util::future::LocalBoxFuture;
 
 use super::Session;
 use super::again::Access;
-use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{SegmentPart, Subscribe, Wire};
 use crate::actors::access::Allowed;
@@ -194,11 +193,7 @@ impl<W: Wire> Session<W> {
         let Ok(feed) = store.feed.subscribe(self.inbox.clone()) else { return Some(request) };
         let Subscribe { tag, names, start } = request;
         let span = (start, feed.feed().head());
-        self.shared.ahead.look(
-            (Some(&names.key), feed.feed().store()),
-            span,
-            (&self.shared.metrics, Clock::now()),
-        );
+        self.shared.look_ahead((Some(&names.key), feed.feed().store()), span);
         let backlog = backlog(&self.shared.compaction, feed.feed(), start);
         let key = names.key.clone();
         // If this is revoked, a client that does not read is severed from outside.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventlog_server::model::EntryId;
+use eventlog_server::storage::PLACES;
 use eventlog_server::storage::sled::{Database, ErasedContent, OpenError};
-use eventlog_server::storage::{ErasedReport, PLACES};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::backups::Hits;
@@ -93,14 +93,19 @@ impl From<io::Error> for VerifyError {
     }
 }
 
-/// The server's report, or what was found here.
-#[derive(Default, Deserialize, Serialize)]
+/// What a server says beside its report.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct State {
+    running: bool,
+    failure: Option<String>,
+    ids: Vec<String>,
+}
+
+/// The report, as far as it is shown to people.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Found {
-    #[serde(skip_serializing)]
-    running: bool,
-    #[serde(skip_serializing)]
-    failure: Option<String>,
     entries: u64,
     unread: Vec<String>,
     is_behind: bool,
@@ -110,12 +115,10 @@ struct Found {
     places: Vec<Place>,
     tables: Vec<Table>,
     elsewhere: Vec<String>,
-    #[serde(skip_serializing)]
-    ids: Option<Vec<String>>,
 }
 
 /// A table of the database.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Table {
     name: String,
@@ -126,7 +129,7 @@ struct Table {
     needs_vacuum: bool,
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize)]
 struct Place {
     name: String,
     files: u64,
@@ -135,7 +138,7 @@ struct Place {
     named: Vec<Named>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Named {
     path: String,
     records: u64,
@@ -143,45 +146,12 @@ struct Named {
     until: Option<u64>,
 }
 
-impl From<ErasedReport> for Found {
-    fn from(report: ErasedReport) -> Self {
-        let ErasedReport { entries, unread, is_behind, is_due, .. } = report;
-        let ErasedReport { erased_millis, clean_millis, places, .. } = report;
-        let places = places.into_iter().map(|place| Place {
-            name: place.name.to_owned(),
-            files: place.files,
-            bytes: place.bytes,
-            held: place.held,
-            named: place
-                .named
-                .into_iter()
-                .map(|file| Named {
-                    path: file.path.display().to_string(),
-                    records: file.records,
-                    texts: file.texts,
-                    until: file.until,
-                })
-                .collect(),
-        });
-        let places = places.collect();
-        Self {
-            entries,
-            unread,
-            is_behind,
-            is_due,
-            erased_millis,
-            clean_millis,
-            places,
-            ..Self::default()
-        }
-    }
-}
-
 pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
-    let (found, ids) = match &args.data_dir {
+    let (report, ids) = match &args.data_dir {
         Some(path) => of_directory(args, path)?,
         None => of_server(args)?,
     };
+    let found = Found::deserialize(&report)?;
     let json = args.admin.json;
     let mut out: Box<dyn Write> =
         if json { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) };
@@ -199,7 +169,7 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         left.extend(held.any.then_some(at));
     }
     if json {
-        let mut all = serde_json::to_value(&found)?;
+        let mut all = report;
         all["backups"] = searched.into();
         all["left"] = json!(left);
         writeln!(io::stdout(), "{all}")?;
@@ -207,26 +177,29 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     if left.is_empty() { Ok(()) } else { Err(VerifyError::Remains(left.join(", "))) }
 }
 
-fn of_directory(args: &Args, path: &Path) -> Result<(Found, HashSet<EntryId>), VerifyError> {
+/// The report as JSON, and the ids of erased entries.
+fn of_directory(args: &Args, path: &Path) -> Result<(Value, HashSet<EntryId>), VerifyError> {
     let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
     data.must_exist()?;
     let report = Database::verify_erased(path, &data.options(), args.verify.text.as_deref())?;
-    let ids = report.ids.clone();
-    Ok((report.into(), ids))
+    Ok((serde_json::to_value(&report)?, report.ids))
 }
 
-fn of_server(args: &Args) -> Result<(Found, HashSet<EntryId>), VerifyError> {
+fn of_server(args: &Args) -> Result<(Value, HashSet<EntryId>), VerifyError> {
     let admin: Admin = args.admin.client()?;
     let asked = json!({ "text": args.verify.text, "ids": !args.verify.backups.is_empty() });
     let mut answer: Value = admin.request("POST", "/admin/erased", Some(&asked))?;
     loop {
-        let found = Found::deserialize(&answer)?;
-        if let Some(failure) = found.failure {
+        let State { running, failure, ids } = State::deserialize(&answer)?;
+        if let Some(failure) = failure {
             return Err(VerifyError::Failed(failure));
         }
-        if !found.running {
-            let ids = found.ids.iter().flatten().filter_map(|id| id.parse().ok()).collect();
-            return Ok((found, ids));
+        if !running {
+            let object = answer.as_object_mut();
+            object
+                .into_iter()
+                .for_each(|all| all.retain(|name, _| name != "running" && name != "ids"));
+            return Ok((answer, ids.iter().filter_map(|id| id.parse().ok()).collect()));
         }
         std::thread::sleep(POLL);
         answer = admin.request("GET", "/admin/erased", None)?;

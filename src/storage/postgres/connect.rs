@@ -4,6 +4,7 @@
 //! which is not part of an answer, is known to whoever asked last. Leaves out: which connections there are (`pool`).
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +16,10 @@ use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 
 use super::checks::Promises;
 use super::failed::Failed;
+use super::schema;
+use super::tables::Tables;
 use super::tls::Tls;
+use super::{PostgresError, PostgresOptions};
 
 /// The port of a URL without one.
 const PORT: u16 = 5432;
@@ -44,7 +48,35 @@ pub(crate) struct Conn {
 /// What is received on a listening connection: a channel's text.
 pub(super) type Heard = mpsc::UnboundedSender<String>;
 
+/// Runs `work` on a connection of its own to the database in `options`, which has all tables then. For commands. Blocks.
+pub(super) fn on_connection<T, E: Display, F: Future<Output = Result<T, E>>>(
+    options: &PostgresOptions,
+    work: impl FnOnce(Conn, Tables) -> F,
+) -> Result<T, PostgresError> {
+    let connector = Connector::of(options)?;
+    let tables = Tables::new(&options.prefix, &options.remote_id_table);
+    let unusable = |told: String| PostgresError::Unusable(told.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| unusable(error.to_string()))?;
+    runtime.block_on(async {
+        let prepared = async {
+            let (mut conn, _) = connector.connect(None).await?;
+            schema::prepare(&mut conn, &tables).await?;
+            Ok::<_, Failed>(conn)
+        };
+        let conn = prepared.await.map_err(|failed| unusable(failed.to_string()))?;
+        work(conn, tables).await.map_err(|error| unusable(error.to_string()))
+    })
+}
+
 impl Connector {
+    /// Makes connections to the database in `options`.
+    pub(super) fn of(options: &PostgresOptions) -> Result<Self, PostgresError> {
+        options.check()?;
+        let (config, authorities) = options.driver()?;
+        Ok(Self { config, tls: Tls::trusting(&authorities) })
+    }
+
     /// A connection whose database guarantees what is needed, together with these guarantees.
     pub(super) async fn connect(&self, heard: Option<Heard>) -> Result<(Conn, Promises), Failed> {
         let (client, mut connection) = self

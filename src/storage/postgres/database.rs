@@ -22,7 +22,6 @@ use super::open::OpenLogs;
 use super::pool::{Pool, Pooled};
 use super::state::LogState;
 use super::tables::Tables;
-use super::tls::Tls;
 use super::writer::{Queue, Writing, write};
 use super::{PostgresError, PostgresOptions, schema};
 use crate::model::RemoteId;
@@ -63,9 +62,7 @@ struct Shared {
 impl Postgres {
     /// Connects, checks what the database guarantees, and creates missing tables. Blocks.
     pub fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
-        options.check()?;
-        let (config, authorities) = options.driver()?;
-        let connector = Connector { config, tls: Tls::trusting(&authorities) };
+        let connector = Connector::of(options)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("postgres")

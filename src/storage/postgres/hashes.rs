@@ -13,7 +13,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::connect::{Conn, Connector};
+use super::connect::{Conn, on_connection};
 use super::erase::{begin, end};
 use super::failed::Failed;
 use super::lock::find;
@@ -22,7 +22,6 @@ use super::read::{number, sequence};
 use super::schema;
 use super::tables::Tables;
 use super::text::{from_column, to_column};
-use super::tls::Tls;
 use super::{Postgres, PostgresError, PostgresOptions};
 use crate::model::{Sequence, StoreId};
 use crate::storage::StorageError;
@@ -64,25 +63,17 @@ impl Postgres {
     /// Reads all entries of the database in `options`, compares them with the hashes that earlier checks have noted, and notes those of
     /// new ones. Nodes may run meanwhile. Blocks.
     pub fn verify(options: &PostgresOptions) -> Result<DatabaseVerified, PostgresError> {
-        options.check()?;
-        let (config, authorities) = options.driver()?;
-        let connector = Connector { config, tls: Tls::trusting(&authorities) };
-        let tables = Tables::new(&options.prefix, &options.remote_id_table);
-        let unusable = |told: String| PostgresError::Unusable(told.into());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| unusable(error.to_string()))?;
-        let verified = runtime.block_on(async {
-            let (mut conn, _) = connector.connect(None).await?;
-            schema::prepare(&mut conn, &tables).await?;
+        on_connection(options, async |mut conn: Conn, tables: Tables| {
             // It ends with the connection.
             let alone = format!("SELECT pg_try_advisory_lock({})", schema::LOCK + 1);
             let alone = conn.client.query_one(&alone, &[]).await.map_err(Failed::from)?;
             if !alone.try_get::<_, bool>(0).map_err(Failed::from)? {
-                return Err(Failed::before_anything("another check of it is running").into());
+                return Err(StorageError::from(Failed::before_anything(
+                    "another check of it is running",
+                )));
             }
             verify(&mut conn, &tables).await
-        });
-        verified.map_err(|error: StorageError| unusable(error.to_string()))
+        })
     }
 }
 

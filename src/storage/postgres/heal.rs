@@ -5,13 +5,11 @@
 //! Leaves out: a store that the copy does not have, which begins at 1 again. Its clients begin again as well, because
 //! the remote id is a different one.
 
-use super::connect::Connector;
+use super::connect::{Conn, on_connection};
 use super::facts;
 use super::failed::Failed;
 use super::read::number;
-use super::schema;
 use super::tables::{RECORD_BYTES, Tables};
-use super::tls::Tls;
 use super::{Postgres, PostgresError, PostgresOptions};
 use crate::model::{RemoteId, Segment, Sequence};
 
@@ -23,21 +21,11 @@ impl Postgres {
     /// head; returns how many stores that are. For a database that was restored to an earlier state. Refused while a
     /// node uses it. Blocks.
     pub fn heal(options: &PostgresOptions) -> Result<u64, PostgresError> {
-        options.check()?;
-        let (config, authorities) = options.driver()?;
-        let connector = Connector { config, tls: Tls::trusting(&authorities) };
-        let tables = Tables::new(&options.prefix, &options.remote_id_table);
-        let unusable = |told: String| PostgresError::Unusable(told.into());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| unusable(error.to_string()))?;
-        let healed = runtime.block_on(heal(&connector, &tables));
-        healed.map_err(|failed| unusable(failed.to_string()))
+        on_connection(options, heal)
     }
 }
 
-async fn heal(connector: &Connector, tables: &Tables) -> Result<u64, Failed> {
-    let (mut conn, _) = connector.connect(None).await?;
-    schema::prepare(&mut conn, tables).await?;
+async fn heal(mut conn: Conn, tables: Tables) -> Result<u64, Failed> {
     let Tables { entries, stores, appends, remote_id, .. } = tables;
     let client = &mut conn.client;
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \

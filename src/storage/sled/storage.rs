@@ -184,8 +184,16 @@ impl Storage for SledStorage {
         let mut figures = self.database.shared().figures();
         figures.extend([
             figure("id_cache_bytes", "Memory for parts of indexes of ids that were read", bytes),
-            figure("id_cache_found", "Parts that were in that memory, since the start", found),
-            figure("id_cache_missed", "Parts that were read from disk, since the start", missed),
+            figure(
+                "id_cache_found_total",
+                "Parts that were in that memory, since the start",
+                found,
+            ),
+            figure(
+                "id_cache_missed_total",
+                "Parts that were read from disk, since the start",
+                missed,
+            ),
         ]);
         figures
     }

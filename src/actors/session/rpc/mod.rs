@@ -94,6 +94,8 @@ pub(crate) struct FeedTag {
     parts: u32,
     /// Messages that are sent and not acknowledged.
     unacknowledged: u32,
+    /// Whether it was reported that the client is not sent some entries.
+    is_withheld_told: bool,
 }
 
 impl RpcWire {
@@ -140,6 +142,13 @@ impl LargeTag {
 }
 
 impl FeedTag {
+    /// Reports, once for a subscription, that some entries of its store are not sent.
+    fn tell_withheld(&mut self, some: bool, out: &mut Out) {
+        if some && !std::mem::replace(&mut self.is_withheld_told, true) {
+            withheld(&self.key, out);
+        }
+    }
+
     fn send(&mut self, runs: &[rpc::Run<'_>], out: &mut Out) {
         let messages = encode_changes(&self.request, runs, self.parts);
         self.parts = self.parts.wrapping_add(1);
@@ -334,9 +343,7 @@ impl Wire for RpcWire {
     }
 
     fn entries(&mut self, feed: &mut FeedTag, parts: &[SegmentPart], out: &mut Out) {
-        if parts.iter().any(|part| part.segment.rpc().withheld() > 0) {
-            withheld(&feed.key, out);
-        }
+        feed.tell_withheld(parts.iter().any(|part| part.segment.rpc().withheld() > 0), out);
         let encoded =
             parts.iter().map(|part| part.segment.rpc().run(part.run.first, part.run.last));
         feed.send(&encoded.collect::<Vec<_>>(), out);
@@ -344,9 +351,7 @@ impl Wire for RpcWire {
 
     fn page(&mut self, feed: &mut FeedTag, page: &Page, out: &mut Out) {
         let encoded = EncodedRemoteEntries::sized(page.iter(), page.len(), page.record_bytes());
-        if encoded.withheld() > 0 {
-            withheld(&feed.key, out);
-        }
+        feed.tell_withheld(encoded.withheld() > 0, out);
         feed.send(&[encoded.run(Sequence::ZERO, Sequence::MAX)], out);
     }
 

@@ -285,7 +285,7 @@ impl RpcWire {
         let names = (changes.public_key, changes.store_id);
         let names = self.proved(&request, CHANGES, names, out)?;
         let key = names.key.clone();
-        let tag = FeedTag { request, key, parts: 0, unacknowledged: 0 };
+        let tag = FeedTag { request, key, parts: 0, unacknowledged: 0, is_withheld_told: false };
         Some(Request::Subscribe(Subscribe { tag, names, start: changes.start_sequence }))
     }
 }

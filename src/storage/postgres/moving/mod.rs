@@ -18,7 +18,6 @@ use super::connect::{Conn, Connector};
 use super::failed::Failed;
 use super::schema::{self, MIGRATING, MOVED};
 use super::tables::Tables;
-use super::tls::Tls;
 use super::{PostgresError, PostgresOptions};
 use crate::model::RemoteId;
 
@@ -51,11 +50,9 @@ fn refused(told: impl Into<String>) -> Failed {
 impl Session {
     /// Connects, and prevents nodes from starting for as long as it lives. Refused while nodes are running. Blocks.
     pub(crate) fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
-        options.check()?;
-        let (mut config, authorities) = options.driver()?;
-        let nodes = config.get_application_name().unwrap_or_default().to_owned();
-        config.application_name(format!("{nodes} migrate"));
-        let connector = Connector { config, tls: Tls::trusting(&authorities) };
+        let mut connector = Connector::of(options)?;
+        let nodes = connector.config.get_application_name().unwrap_or_default().to_owned();
+        connector.config.application_name(format!("{nodes} migrate"));
         let tables = Tables::new(&options.prefix, &options.remote_id_table);
         let unusable = |told: String| PostgresError::Unusable(told.into());
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
