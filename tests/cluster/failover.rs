@@ -89,14 +89,16 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
     let notes = node.directory.path().join("postgres-heads");
     let has = || std::fs::read_to_string(&notes).is_ok_and(|text| text.contains("[\"default\",5]"));
     wait_for("the heads are noted", has);
+    let said = |node: &Node, what: &str| node.log().matches(what).count();
+    let lost = "cannot be used, writes are refused";
     primary.stop_now();
+    // The database is asked each second, and a standby may take over between two questions.
+    wait_for("it says that it has lost it", || said(&node, lost) >= 1);
     standby.start_again();
     standby.promote();
-    let said = |node: &Node, what: &str| node.log().matches(what).count();
     wait_for("it says that it has it again", || said(&node, "can be used again") >= 1);
     // A busy machine may lose it twice; each loss is told once.
-    let lost = said(&node, "cannot be used, writes are refused");
-    assert!((1..=3).contains(&lost), "{}", node.log());
+    assert!((1..=3).contains(&said(&node, lost)), "{}", node.log());
     // Now and after a kill.
     for killed in 1..=2 {
         let mut tries = 0;
