@@ -4,14 +4,7 @@ import { html, useEffect, useRef } from "./vendor/preact-htm.js"
 import { bytes } from "./format.js"
 
 let loading
-const load = () =>
-  (loading ??= import("./vendor/uPlot.js").then((module) => {
-    const sheet = document.createElement("link")
-    sheet.rel = "stylesheet"
-    sheet.href = new URL("vendor/uPlot.css", import.meta.url).href
-    document.head.append(sheet)
-    return module.default
-  }))
+const load = () => (loading ??= import("./vendor/uPlot.js").then((module) => module.default))
 
 const HEIGHT = 132
 

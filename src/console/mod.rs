@@ -20,6 +20,7 @@ const IMAGE: &str = "image/svg+xml";
 
 /// The style sheets in their order. They are served as one file, because the page shows nothing before it has all of them.
 const STYLES: &[&[u8]] = &[
+    include_bytes!("vendor/uPlot.css"),
     include_bytes!("style/frame.css"),
     include_bytes!("style/things.css"),
     include_bytes!("style/lists.css"),
@@ -86,7 +87,6 @@ pub(crate) const ASSETS: &[Asset] = assets! {
     "views/write.js": SCRIPT,
     "vendor/preact-htm.js": SCRIPT,
     "vendor/uPlot.js": SCRIPT,
-    "vendor/uPlot.css": STYLE,
     "vendor/README.md": TEXT,
     "vendor/htm.LICENSE": TEXT,
     "vendor/preact.LICENSE": TEXT,
