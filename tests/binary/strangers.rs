@@ -51,8 +51,10 @@ fn strangers_of_any_kind_cost_little_and_others_are_served() {
         let time = ["--duration", "2", "--warm-up", "0.3", "--json"];
         let arguments = [&["bench", "fair"][..], &strangers, &time].concat();
         let ended = command(&arguments).output().expect("it runs");
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success(), "{kind}: {said}");
+        // Its faults are in the JSON.
+        let [said, report] =
+            [&ended.stderr, &ended.stdout].map(|text| String::from_utf8_lossy(text));
+        assert!(ended.status.success(), "{kind}: {said} {report}");
         let figures: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
         let bytes = figures["cost_bytes"].as_u64().expect("what they cost");
         let p99 = |who: &str| figures[who]["latency"]["p99"].as_f64().expect("a time") * 1_000.0;

@@ -1,12 +1,16 @@
 //! Many clients that never make a valid request, on a thread of the lowest priority; and how long others wait
 //! meanwhile.
 //!
+//! The thread has that priority once all of them are there: at the lowest one, on a busy machine, they would take
+//! minutes to come.
+//!
 //! The others write now and then over existing connections, and some reconnect: both are reported.
 //!
-//! Keeps: strangers come from other addresses than the others, and all of them are there before anything is measured.
+//! Keeps: strangers come from other addresses than the others, and all of them are there, and have begun to send,
+//! before anything is measured.
 //! Leaves out: what they send (`kinds`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -42,8 +46,12 @@ const SEND_EVERY: Duration = Duration::from_millis(20);
 /// When one that was cut off comes back.
 const BACK_AFTER: Duration = Duration::from_secs(1);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
+/// How long one that is there may take for its first input. It may never come to an end with that.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// Longer than it takes until all have been there.
-const ALL_PATIENCE: Duration = Duration::from_secs(120);
+const ALL_PATIENCE: Duration = Duration::from_secs(300);
+/// How often to check whether they are.
+const POLL: Duration = Duration::from_millis(10);
 
 pub(super) async fn run(args: &FairArgs, count: usize) -> io::Result<bool> {
     let kind = args.kind_name();
@@ -129,29 +137,35 @@ impl Strangers {
         let (until, came) = (over.clone(), been_there.clone());
         let thread = std::thread::Builder::new().name("strangers".to_owned());
         let thread = thread.spawn(move || {
-            lowest_priority()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let script = Rc::new(script);
             let local = LocalSet::new();
             let mut all = JoinSet::new();
             for number in 0..count {
-                let (script, until, came) = (script.clone(), until.clone(), came.clone());
-                all.spawn_local_on(come_back(to, number, script, until, came), &local);
+                let (script, until) = (script.clone(), until.clone());
+                let coming = Coming(came.clone());
+                all.spawn_local_on(come_back(to, number, script, until, coming), &local);
             }
-            runtime.block_on(local.run_until(async { while all.join_next().await.is_some() {} }));
-            Ok(())
+            runtime.block_on(local.run_until(async {
+                while came.load(Ordering::Relaxed) < count {
+                    sleep(POLL).await;
+                }
+                lowest_priority()?;
+                while all.join_next().await.is_some() {}
+                Ok(())
+            }))
         })?;
         Ok(Self { over, been_there, count, thread })
     }
 
-    /// Waits until each of them has connected, or tried to.
+    /// Waits until each of them has sent its first input, or tried to.
     async fn all_there(&self, report: &mut Report) {
         let began = Instant::now();
         while self.been_there.load(Ordering::Relaxed) < self.count {
             if began.elapsed() >= ALL_PATIENCE {
                 return report.fault("some strangers never came to connect");
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(POLL).await;
         }
     }
 
@@ -161,22 +175,28 @@ impl Strangers {
     }
 }
 
+/// A stranger that is on its way. Counts as there when this is dropped.
+struct Coming(Arc<AtomicUsize>);
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Connects, and reconnects whenever the server has ended the connection.
 async fn come_back(
     to: SocketAddr,
     number: usize,
     script: Rc<Script>,
     over: Arc<AtomicBool>,
-    came: Arc<AtomicUsize>,
+    coming: Coming,
 ) {
-    let mut is_first = true;
+    let mut coming = Some(coming);
     while !over.load(Ordering::Relaxed) {
-        let stream = connect(to, number).await;
-        if std::mem::take(&mut is_first) {
-            came.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Ok(stream) = stream {
-            send(stream, &script, &over).await;
+        let coming = coming.take();
+        if let Ok(stream) = connect(to, number).await {
+            send(stream, &script, &over, coming).await;
         }
         let back = Instant::now() + BACK_AFTER;
         while Instant::now() < back && !over.load(Ordering::Relaxed) {
@@ -199,10 +219,12 @@ async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
 }
 
 /// Sends a stranger's input until the server ends the connection, or everything is over.
-async fn send(stream: TcpStream, script: &Script, over: &AtomicBool) {
+async fn send(stream: TcpStream, script: &Script, over: &AtomicBool, coming: Option<Coming>) {
     let (mut read, mut write) = stream.into_split();
+    let coming = Cell::new(coming);
     let sends = async {
         write.write_all(&script.first).await?;
+        drop(coming.take());
         while !script.again.is_empty() {
             write.write_all(&script.again).await?;
             sleep(SEND_EVERY).await;
@@ -214,6 +236,8 @@ async fn send(stream: TcpStream, script: &Script, over: &AtomicBool) {
         while read.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     };
     let ends = async {
+        sleep(FIRST_PATIENCE).await;
+        drop(coming.take());
         while !over.load(Ordering::Relaxed) {
             sleep(Duration::from_millis(100)).await;
         }
