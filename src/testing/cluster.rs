@@ -118,26 +118,8 @@ impl Cluster {
 
     /// A standby of this one, a server of its own at `port` or at a free port; it is running and streaming.
     pub fn standby(&self, port: Option<u16>) -> Self {
-        let Some(primary) = &self.started else { panic!("not ours to copy") };
         let directory = make_directory();
-        let done = as_user(&self.programs.join("pg_basebackup"))
-            .args([
-                "--no-sync",
-                "--write-recovery-conf",
-                "--checkpoint=fast",
-                "-U",
-                "eventlog",
-                "-h",
-                "127.0.0.1",
-                "-p",
-            ])
-            .arg(primary.port.to_string())
-            .arg("-D")
-            .arg(directory.join("data"))
-            .current_dir("/")
-            .output()
-            .expect("pg_basebackup");
-        assert!(done.status.success(), "copy: {}", String::from_utf8_lossy(&done.stderr));
+        self.copy_to(&directory.join("data"), &["--write-recovery-conf"]);
         let port = port.unwrap_or_else(free_port);
         let started = Some(Started::start(&self.programs, directory, port));
         let base = format!("postgres://eventlog@127.0.0.1:{port}");
@@ -254,6 +236,84 @@ impl Cluster {
             .expect("psql");
         psql.stdin.take().expect("its input").write_all(dump).expect("written");
         assert!(psql.wait().expect("psql").success(), "the dump is not restored");
+    }
+
+    /// Keeps a copy of all WAL from now on; restarts the server for that.
+    pub fn archive(&mut self) {
+        self.run_script(r#"mkdir "$1/archive""#, &[]);
+        let to = self.directory().join("archive").join("%f");
+        self.sql("postgres", "ALTER SYSTEM SET archive_mode = 'on'");
+        let command = format!("cp %p {}", to.display());
+        self.sql("postgres", &format!("ALTER SYSTEM SET archive_command = '{command}'"));
+        self.crash();
+    }
+
+    /// Makes a base backup, also while the server is used. It replaces the one before.
+    pub fn base_backup(&self) {
+        self.run_script(r#"rm -rf "$1/base""#, &[]);
+        self.copy_to(&self.directory().join("base"), &[]);
+    }
+
+    fn copy_to(&self, directory: &Path, options: &[&str]) {
+        let port = self.port().to_string();
+        let done = as_user(&self.programs.join("pg_basebackup"))
+            .args(["--no-sync", "--checkpoint=fast"])
+            .args(options)
+            .args(["-U", "eventlog", "-h", "127.0.0.1", "-p", &port, "-D"])
+            .arg(directory)
+            .current_dir("/")
+            .output()
+            .expect("pg_basebackup");
+        assert!(done.status.success(), "copy: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// A position in the WAL, up to which [`Cluster::recover`] can recover.
+    pub fn archived_up_to_now(&self) -> String {
+        let position = self.sql("postgres", "SELECT pg_current_wal_insert_lsn()");
+        let file = self.sql("postgres", "SELECT pg_walfile_name(pg_switch_wal())");
+        let done =
+            format!("SELECT coalesce(last_archived_wal >= '{file}', false) FROM pg_stat_archiver");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.sql("postgres", &done) != "t" {
+            assert!(Instant::now() < deadline, "{file} is not archived");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        position
+    }
+
+    /// Kills the server, and starts it with its last base backup and the WAL that was archived, up to `position`.
+    pub fn recover(&mut self, position: &str) {
+        self.stop_now();
+        let from = self.directory().join("archive").join("%f");
+        let settings = format!(
+            "restore_command = 'cp {} %p'\nrecovery_target_lsn = '{position}'\nrecovery_target_action = 'promote'\n",
+            from.display()
+        );
+        let script = r#"cd "$1" && rm -rf data && cp -a base data && printf '%s' "$2" >> data/postgresql.auto.conf && touch data/recovery.signal"#;
+        self.run_script(script, &[&settings]);
+        self.start_again();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.sql("postgres", "SELECT pg_is_in_recovery()") != "f" {
+            assert!(Instant::now() < deadline, "it goes on recovering");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        let Some(started) = &self.started else { panic!("its files are not ours") };
+        &started.directory
+    }
+
+    /// Runs a script as the user of the server; `$1` is the folder of the server, and `more` follows.
+    fn run_script(&self, script: &str, more: &[&str]) {
+        let done = as_user(Path::new("/bin/sh"))
+            .args(["-c", script, "sh"])
+            .arg(self.directory())
+            .args(more)
+            .current_dir("/")
+            .output()
+            .expect("a shell");
+        assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     fn program(&self, name: &str) -> PathBuf {

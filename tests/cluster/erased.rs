@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ADMIN, Cluster, Node, cluster};
+use super::{ADMIN, Cluster, Node, cluster, rounds};
 use crate::support::process::binary;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
@@ -216,4 +216,45 @@ async fn what_a_lost_node_has_begun_to_erase_another_one_finishes() {
     shows(&node, &[2]).await;
     let left = "SELECT count(*) FROM effect_events_records WHERE name LIKE 'erase/%'";
     wait_for(cluster, &url, left, "0").await;
+}
+
+#[tokio::test]
+async fn an_erasure_whose_node_is_killed_leaves_nothing_half_erased() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let (mut here, there) = (node(&url), node(&url));
+    assign(&there);
+    let left = || cluster.sql(&url, LEFT).parse::<usize>().expect("a number");
+    for round in 1..=rounds() as usize {
+        let mut writer = Socket::connect(&there.url()).await;
+        for part in 1..=3 {
+            let gone: Vec<_> = (0..1_000).map(|_| entry("Noted", "gone", b"SECRET")).collect();
+            writer.write(&key("alice"), part, &batch(&gone)).await;
+            writer.next_ack().await;
+        }
+        writer.write(&key("alice"), 4, &batch(&[entry("Noted", "kept", b"kept")])).await;
+        writer.next_ack().await;
+        let erase_gone =
+            ["erase", "--token", ADMIN, "--store", "team", "--yes", "--primary-key", "gone"];
+        let mut erasing = here.process.client(&erase_gone);
+        let mut erasing = erasing.stderr(std::process::Stdio::null()).spawn().expect("it starts");
+        // Later each time, up to some of it being erased.
+        let (begun, pause) = (Instant::now(), Duration::from_millis(40 * (round as u64 % 12)));
+        while begun.elapsed() < pause || (round % 2 == 0 && left() == 3_000) {
+            assert!(begun.elapsed() < PATIENCE, "nothing is erased");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        here.kill();
+        let is_done = erasing.wait().expect("it ends").success();
+        let records = "SELECT count(*) FROM effect_events_records WHERE name LIKE 'erase/%'";
+        wait_for(cluster, &url, records, "0").await;
+        // They are erased in parts of 1,000.
+        let now = left();
+        assert!(now % 1_000 == 0 && !(is_done && now > 0), "{now} are left");
+        erase(&here, &["--primary-key", "gone"]);
+        assert_eq!(left(), 0);
+        shows(&there, &(1..=round as u64).map(|n| n * 3_001).collect::<Vec<_>>()).await;
+    }
+    let rows = "SELECT count(*) = max(sequence) AND count(*) FILTER (WHERE primary_key = 'kept') * 3001 = count(*) FROM effect_events";
+    assert_eq!(cluster.sql(&url, rows), "t");
 }

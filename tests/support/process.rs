@@ -72,12 +72,17 @@ impl Process {
         self.child.wait().expect("it ends").code()
     }
 
-    /// Runs a client command against it.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    /// A client command against it.
+    pub fn client(&self, arguments: &[&str]) -> Command {
         let (command, rest) = arguments.split_first().expect("a command");
         let mut client = binary();
         client.arg(command).args(["--url", &self.url]).args(rest);
-        client.output().expect("the command runs")
+        client
+    }
+
+    /// Runs a client command against it.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.client(arguments).output().expect("the command runs")
     }
 }
 
