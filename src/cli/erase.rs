@@ -253,6 +253,13 @@ async fn erase_in(
         erased.erased += found.len() as u64;
         next = read_to.next();
     }
+    if let Some(key) = &args.what.primary_key {
+        let found = storage.trimmed_of_key(store, key)?;
+        for part in found.chunks(AT_ONCE) {
+            erase(Some(&journal), store, &log, part).await?;
+        }
+        erased.erased += found.len() as u64;
+    }
     for ids in args.what.ids.chunks(AT_ONCE) {
         let known = log.lookup(ids)?;
         let found = ids.iter().zip(&known).filter_map(|(id, at)| Some(((*at)?, *id)));

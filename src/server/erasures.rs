@@ -320,7 +320,18 @@ impl Erasures {
             erased.entries += found.len() as u64;
             next = read_to.next();
         }
+        erased.entries += self.erase_trimmed(store, key).await?;
         Ok(erased)
+    }
+
+    /// Erases what files still have of the trimmed entries of a key. Returns their number.
+    async fn erase_trimmed(&self, store: &StoreId, key: &str) -> Result<u64, EraseError> {
+        let (storage, of, of_key) = (self.storage.clone(), store.clone(), key.to_owned());
+        let found = blocking(move || storage.trimmed_of_key(&of, &of_key)).await?;
+        for part in found.chunks(AT_ONCE) {
+            self.erase(store, part).await?;
+        }
+        Ok(found.len() as u64)
     }
 }
 

@@ -141,6 +141,16 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// The trimmed entries of a store with this primary key that were not erased and whose content files still have, ascending. Takes
+    /// memory for each of them. Blocks until all such files were read.
+    fn trimmed_of_key(
+        &self,
+        _store: &StoreId,
+        _primary_key: &str,
+    ) -> Result<Vec<(Sequence, EntryId)>, StorageError> {
+        Ok(Vec::new())
+    }
+
     /// Reports that something was erased that is not an entry of a store. Its content must be removed from files as well.
     fn content_is_erased(&self) -> Result<(), StorageError> {
         Ok(())

@@ -15,7 +15,7 @@ use super::scrub;
 use super::tree;
 use super::used_keys::SledUsedKeys;
 use super::value::store::StoreRecord;
-use crate::model::{Observed, RemoteId, Sequence, StoreId};
+use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
     Compacted, ErasedReport, Figure, Keep, MadeAgain, Snapshot, Storage, StorageError, StoreLog,
     StoreSize, UsedKeys,
@@ -167,6 +167,21 @@ impl Storage for SledStorage {
         verified
             .map(Some)
             .map_err(|failure| StorageError::unavailable(std::io::Error::from(failure)))
+    }
+
+    fn trimmed_of_key(
+        &self,
+        store: &StoreId,
+        primary_key: &str,
+    ) -> Result<Vec<(Sequence, EntryId)>, StorageError> {
+        let shared = self.database.shared();
+        let last = self.size(store)?.trimmed;
+        if last == Sequence::ZERO {
+            return Ok(Vec::new());
+        }
+        let from = (&shared.files, &shared.options);
+        let found = scrub::trimmed_of_key(from, store, last, primary_key);
+        found.map_err(|failure| StorageError::unavailable(std::io::Error::from(failure)))
     }
 
     fn content_is_erased(&self) -> Result<(), StorageError> {

@@ -1,6 +1,7 @@
 //! Erased content leaves the files of a running server, of one that is killed meanwhile, and of a bucket. `erase --verify` reports that.
 
 mod restored;
+mod trimmed;
 mod within;
 
 use std::net::SocketAddr;

@@ -4,16 +4,19 @@
 //! for readers (`erase`, `ends`).
 
 mod frame;
+mod frames;
 mod gone;
 mod kept;
 mod needles;
 mod note;
 #[cfg(test)]
 mod tests;
+mod trimmed;
 mod verify;
 mod worker;
 
 pub(super) use note::{Noted, Scrub};
+pub(super) use trimmed::trimmed_of_key;
 pub use verify::ErasedContent;
 pub(super) use verify::verify;
 pub(super) use worker::Scrubber;

@@ -8,25 +8,19 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::frames::{Frames, while_files_change};
 use super::gone::Gone;
 use super::kept;
 use super::needles::{Blocks, Hits, Needles};
 use super::note::Note;
 use crate::model::EntryId;
-use crate::storage::archive::Archive;
-use crate::storage::commit_log::{
-    Found, FoundFrame, Generation, LogOptions, Position, read_running,
-};
 use crate::storage::ledger::Erased;
 use crate::storage::sled::erasures;
 use crate::storage::sled::files::Files;
 use crate::storage::sled::open;
 use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
-use crate::storage::witness::WitnessFiles;
 use crate::storage::{ErasedFile, ErasedPlace, ErasedReport, PLACES};
 
-/// Files are created and removed while a server runs. This is how often the check starts again.
-const TRIES: usize = 5;
 /// The maximum number of files that are listed for a place.
 const NAMED_MAX: usize = 100;
 
@@ -36,15 +30,7 @@ pub(in crate::storage::sled) fn verify(
     options: &DatabaseOptions,
     text: Option<&str>,
 ) -> Result<ErasedReport, OpenFailure> {
-    let mut tries = TRIES;
-    loop {
-        tries -= 1;
-        match once(files, options, text) {
-            Err(OpenFailure::Io(error)) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
-            }
-            done => return done,
-        }
-    }
+    while_files_change(|| once(files, options, text))
 }
 
 /// What is erased according to a directory.
@@ -57,9 +43,7 @@ struct Known {
 }
 
 fn known(files: &Files, options: &DatabaseOptions) -> Result<Known, OpenFailure> {
-    let generation = generation(files)?;
-    let frames =
-        Frames { files, archive: open::archive_to_read(files, options, generation), generation };
+    let frames = Frames::of(files, options)?;
     let mut gone = Gone::of_ledger(open::ledger(files, options)?, false)?;
     frames.each(&mut |frame| Ok(gone.note(frame.position, frame.body)?))?;
     gone.sort();
@@ -72,7 +56,7 @@ fn known(files: &Files, options: &DatabaseOptions) -> Result<Known, OpenFailure>
             ids.extend(erased);
         }
     }
-    let (end, applied) = (ledger.mark().number, erasures::applied_to(files, generation)?);
+    let (end, applied) = (ledger.mark().number, erasures::applied_to(files, frames.generation)?);
     let mut unread = ledger.lost().to_vec();
     if end < applied {
         unread.push(format!("it ends with record {end}, and had {applied}"));
@@ -93,39 +77,6 @@ impl ErasedContent {
     /// behind damage in the file is not searched.
     pub fn look(&self, path: &Path) -> io::Result<(u64, u64)> {
         look(path, &self.0, false).map(|hits| (hits.records, hits.texts))
-    }
-}
-
-fn generation(files: &Files) -> Result<Generation, OpenFailure> {
-    let (_, found) = WitnessFiles::open(files.directory())?;
-    let unknown = || OpenFailure::Refused("nothing says whose directory this is".into());
-    found.newest.map(|witness| witness.generation).ok_or_else(unknown)
-}
-
-/// All frames of a directory.
-struct Frames<'a> {
-    files: &'a Files,
-    archive: Option<Archive>,
-    generation: Generation,
-}
-
-impl Frames<'_> {
-    fn each(
-        &self,
-        visit: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), OpenFailure>,
-    ) -> Result<(), OpenFailure> {
-        if let Some(archive) = &self.archive {
-            for file in archive.files()?.files {
-                file.each(&mut *visit)?;
-            }
-        }
-        let options = LogOptions::new(self.files.log(), self.generation);
-        // Data that is damaged, or removed meanwhile, does not matter here.
-        read_running(&options, Position(0), Position(u64::MAX - 1), |found| match found {
-            Found::Frame(frame) => visit(frame),
-            Found::Damage(_) => Ok(()),
-        })?;
-        Ok(())
     }
 }
 
