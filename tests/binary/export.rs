@@ -379,7 +379,7 @@ fn the_tables_of_effects_own_server_are_imported_by_the_command_of_the_help() {
     let help = run(&["import", "--help"]).ok();
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let query = "SELECT json_object('id', lower(hex(entry_id)), 'event', event, 'primaryKey', primary_key, \
-                 'payloadHex', hex(payload)) FROM effect_events WHERE store_id = 'team' ORDER BY sequence";
+                 'payloadHex', hex(payload)) FROM effect_events WHERE store_id = 'team' AND event <> '' ORDER BY sequence";
     assert!(words(&help).contains(query), "{help}");
     let tables = rusqlite::Connection::open_in_memory().expect("a database");
     let made = "CREATE TABLE effect_events (store_id TEXT NOT NULL, sequence INTEGER NOT NULL, entry_id BLOB NOT NULL, \

@@ -98,4 +98,25 @@ fn effects_own_server_and_ours_take_turns_on_one_database_and_run_side_by_side()
         AND max(sequence) + 1 = (SELECT next_sequence FROM effect_events_stores) FROM effect_events WHERE store_id = 'default'";
     assert_eq!(cluster.sql(&database, whole), "t");
     assert_eq!(cluster.sql(&database, "SELECT count(*) FROM effect_remote_id"), "1");
+    // What is there now moves to a data directory with the command of the help.
+    let help = binary().args(["import", "--help"]).output().expect("it runs");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let query = help.split("psql -qAt -c \"").nth(1).and_then(|rest| rest.split('"').next());
+    let query = query.expect("the command").replace("'team'", "'default'");
+    let lines = directory.path().join("lines");
+    std::fs::write(&lines, cluster.sql(&database, &query)).expect("written");
+    let data = directory.path().join("sled");
+    let mut empty = Process::serve_dev(&data);
+    empty.signal("TERM");
+    empty.wait();
+    let mut import = binary();
+    import.args(["import", "--store", "default", "--data-dir"]).arg(data).arg(lines);
+    let done = import.output().expect("it runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let content = "SELECT count(*) FROM effect_events WHERE event <> ''";
+    let count = cluster.sql(&database, content);
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        format!("default  {count} entries: {count} new, 0 were there already\n")
+    );
 }

@@ -35,11 +35,11 @@ Examples:
   eventlog-server import --store team --from-url wss://old.example/eventlog --public-key alice
   eventlog-server import --store team --from-url wss://old.example/rpc --public-key alice --identity alice.json
 
-From the tables of Effect's own server, one store as one command:
+From the tables of Effect's own server, one store as one command (rows without an event are erased entries):
   sqlite3 effect.sqlite \"SELECT json_object('id', lower(hex(entry_id)), 'event', event, 'primaryKey', primary_key,
-    'payloadHex', hex(payload)) FROM effect_events WHERE store_id = 'team' ORDER BY sequence\" | eventlog-server import --store team
+    'payloadHex', hex(payload)) FROM effect_events WHERE store_id = 'team' AND event <> '' ORDER BY sequence\" | eventlog-server import --store team
   psql -qAt -c \"SELECT json_build_object('id', encode(entry_id, 'hex'), 'event', event, 'primaryKey', primary_key,
-    'payloadHex', encode(payload, 'hex')) FROM effect_events WHERE store_id = 'team' ORDER BY sequence\" | eventlog-server import --store team")]
+    'payloadHex', encode(payload, 'hex')) FROM effect_events WHERE store_id = 'team' AND event <> '' ORDER BY sequence\" | eventlog-server import --store team")]
 pub(super) struct Args {
     /// The file; `-` is standard input
     #[arg(default_value = "-", value_name = "FILE", conflicts_with = "from_url")]
