@@ -89,6 +89,16 @@ pub struct Release {
     pub public_key: PublicKey,
 }
 
+/// Gives a key another store, durably, and ends its live subscriptions: a [`Remove`], an [`Assign`] and a [`Release`], to
+/// be used when no client has any data of the first store left. While it is done the key is refused. If it is not done to
+/// the end, the key is refused until it is moved again, or keeps its store.
+#[derive(Message)]
+#[rtype(result = "Result<(), RegistryError>")]
+pub(crate) struct Move {
+    pub(crate) public_key: PublicKey,
+    pub(crate) to: StoreId,
+}
+
 /// Appends the server's own entries to a store: validated and broadcast like any others, but neither authorized nor
 /// resolved.
 #[derive(Message)]
@@ -313,6 +323,11 @@ impl Keys {
 
     async fn remove(self, key: PublicKey) -> Result<StoreId, RegistryError> {
         let _held = self.removing.write().await;
+        self.remove_held(key).await
+    }
+
+    /// `removing` is locked.
+    async fn remove_held(&self, key: PublicKey) -> Result<StoreId, RegistryError> {
         let store = self.registry.remove(&key).await?;
         // It may have been used before uses were recorded. An existing record stays, and a key that cannot be recorded
         // is removed anyway.
@@ -321,6 +336,35 @@ impl Keys {
                                                        could not be noted: {error}", key.in_log());
         }
         Ok(store)
+    }
+
+    async fn move_key(self, key: PublicKey, to: StoreId) -> Result<(), RegistryError> {
+        let _held = self.removing.write().await;
+        let used = async || {
+            let noted = self.storage.used_keys().get(&key).await;
+            noted.map_err(|error| not_noted(&key, &error))
+        };
+        let from = match self.registry.look_up(&key).await {
+            Ok(store) if store == to => match used().await? {
+                Some(noted) if noted != to => None,
+                Some(_) | None => return Ok(()),
+            },
+            Ok(_) => Some(self.remove_held(key.clone()).await?),
+            // A move that was interrupted goes on; a key that never had a store cannot be moved.
+            Err(RegistryError::NotMapped { .. }) if used().await?.is_some() => None,
+            Err(error) => return Err(error),
+        };
+        // While the note says another store than the registry, the key is refused. So it is forgotten last.
+        if let Err(error) = self.registry.assign(&key, &to).await {
+            if let Some(from) = from
+                && let Err(again) = self.registry.assign(&key, &from).await
+            {
+                log::warn!(key:% = key.in_log(), store:% = from; "public key {} has no store now, because it was to be                                                                   moved from {from:?}: {again}", key.in_log());
+            }
+            return Err(error);
+        }
+        let released = self.storage.used_keys().release(&key).await;
+        released.map(drop).map_err(|error| not_noted(&key, &error))
     }
 
     async fn release(self, key: PublicKey) -> Result<Option<StoreId>, RegistryError> {
@@ -404,6 +448,23 @@ impl Handler<Change<Remove>> for RegistryActor {
                 );
                 actor.lost.add(&key);
                 actor.key_changed(&key);
+            })
+        }))
+    }
+}
+
+impl Handler<Change<Move>> for RegistryActor {
+    type Result = ResponseActFuture<Self, Result<(), RegistryError>>;
+
+    fn handle(&mut self, change: Change<Move>, _: &mut Context<Self>) -> Self::Result {
+        let Change { by, message: Move { public_key: key, to } } = change;
+        let moved = ask(self.keys.clone().move_key(key.clone(), to.clone())).into_actor(self);
+        Box::pin(moved.map(move |moved, actor, _| {
+            // Also if only a part of it was done.
+            actor.lost.add(&key);
+            actor.key_changed(&key);
+            moved.inspect(|()| {
+                audit::note(&by, format_args!("action=move key={} store={to:?}", key.in_log()));
             })
         }))
     }

@@ -99,7 +99,7 @@ export const api = {
   tokens: () => request("GET", "admin/tokens"),
   reload: () => request("POST", "admin/reload", {}),
 
-  stores: (most) => all("stores", "stores", most),
+  stores: (most, search) => all("stores", "stores", most, { search }),
   store: async (store) => request("GET", `admin/stores/${name(store)}`),
   entries: async (store, query) => request("GET", `admin/stores/${name(store)}/entries${search(query)}`),
   write: async (store, entries, runHandlers) =>
@@ -115,7 +115,7 @@ export const api = {
   key: async (key) => request("GET", `admin/keys/${name(key)}`),
   assign: async (key, storeId) => request("PUT", `admin/keys/${name(key)}`, { storeId }),
   remove: async (key) => request("DELETE", `admin/keys/${name(key)}`),
-  release: async (key) => request("POST", `admin/keys/${name(key)}/release`, {}),
+  move: async (key, storeId) => request("POST", `admin/keys/${name(key)}/move`, { storeId }),
   signingKey: async (key) => request("GET", `admin/keys/${name(key)}/signing-key`),
   pin: async (key, signingKey) => request("PUT", `admin/keys/${name(key)}/signing-key`, { signingKey }),
   unpin: async (key) => request("DELETE", `admin/keys/${name(key)}/signing-key`),
@@ -124,7 +124,7 @@ export const api = {
   revoke: (revocation) => request("POST", "admin/revocations", revocation),
   lift: (id) => request("DELETE", `admin/revocations/${name(id)}`),
 
-  sessions: (most) => all("sessions", "sessions", most),
+  sessions: (most, search) => all("sessions", "sessions", most, { search }),
   closeSubscription: async (id, key) => request("DELETE", `admin/sessions/${id}/subscriptions/${name(key)}`),
   closeSession: (id) => request("DELETE", `admin/sessions/${id}`),
 

@@ -3,7 +3,7 @@
 import { html, useCallback, useEffect, useRef, useState } from "./vendor/preact-htm.js"
 import { isAway, onState } from "./api.js"
 import { ago, short, time, visible } from "./format.js"
-import { link } from "./route.js"
+import { ask, link } from "./route.js"
 
 // The result of `load`, loaded again every `every` milliseconds while the page is visible. Meanwhile `value` stays.
 export const useData = (load, inputs, every) => {
@@ -129,6 +129,15 @@ export const Code = ({ children }) => {
     </div>
   `
 }
+
+// What a list is searched for, in the address; beside it what was found.
+export const Search = ({ label, query, children }) => html`
+  <div class="tools">
+    <label class="hidden" for="search">${label}</label>
+    <input id="search" type="search" placeholder=${label} value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
+    <p role="status">${children}</p>
+  </div>
+`
 
 // A list as a table. `columns`: { name, show, sort?, number? }; rows can be sorted by a column with `sort`.
 export const Table = ({ caption, columns, rows, id, order, onOrder }) => html`

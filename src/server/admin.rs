@@ -5,7 +5,7 @@
 
 use actix_web::dev::ServiceRequest;
 use actix_web::middleware::{Next, from_fn};
-use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
 use actix_web::{HttpMessage, HttpResponse};
 use serde::{Deserialize, Serialize};
 
@@ -15,13 +15,13 @@ use super::handle::Server;
 use super::{
     admin_backup, admin_compact, admin_entries, admin_erase, admin_erased, admin_grants,
     admin_groups, admin_guard, admin_keys, admin_openapi, admin_quarantine, admin_revocations,
-    admin_sessions, admin_signing_keys, admin_tokens_list, admin_trim, encode, overview, pages,
+    admin_sessions, admin_signing_keys, admin_stores, admin_tokens_list, admin_trim, encode,
+    overview, pages,
 };
 use crate::actors::audit::By;
-use crate::actors::registry::{Assign, Release, Remove};
-use crate::model::{PublicKey, Sequence, StoreId};
+use crate::actors::registry::{Assign, Move, Release, Remove};
+use crate::model::{PublicKey, StoreId};
 use crate::services::identities::{SigningKey, signing_key_from_hex};
-use crate::storage::{Storage, StorageError, StoreSize};
 
 /// The default number of items on a page of a list; the most is [`PAGE_MAX`].
 pub(super) const PAGE: usize = 100;
@@ -56,6 +56,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
         )
         .configure(admin_keys::configure)
         .service(AdminEndpoint::at("/keys/{key:.+}/release").post(release_key).done())
+        .service(AdminEndpoint::at("/keys/{key:.+}/move").post(move_key).done())
         .configure(admin_signing_keys::configure)
         .service(
             AdminEndpoint::at("/keys/{key:.+}/usage").get(show_usage).delete(reset_usage).done(),
@@ -67,14 +68,14 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
                 .delete(remove_key)
                 .done(),
         )
-        .service(AdminEndpoint::at("/stores").get(list_stores).done())
+        .configure(admin_stores::configure)
         .configure(overview::configure)
         .configure(encode::configure)
         .configure(admin_tokens_list::configure)
         .configure(|config| admin_entries::configure(server, config))
         .configure(admin_erase::configure)
         .configure(admin_trim::configure)
-        .service(AdminEndpoint::at("/stores/{store:.+}").get(show_store).done())
+        .configure(admin_stores::configure_one)
         .configure(admin_backup::configure)
         .configure(admin_compact::configure)
         .configure(admin_erased::configure)
@@ -151,6 +152,24 @@ async fn remove_key(server: web::Data<Server>, by: ReqData<By>, key: Path<String
     Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct To {
+    store_id: StoreId,
+}
+
+async fn move_key(
+    server: web::Data<Server>,
+    by: ReqData<By>,
+    key: Path<String>,
+    Json(To { store_id }): Json<To>,
+) -> Answer {
+    // The registry carries it out to the end, also if whoever asked hangs up.
+    let moving = Move { public_key: name(&key)?, to: store_id.clone() };
+    server.change(by.into_inner(), moving).await?;
+    Ok(HttpResponse::Ok().json(Assignment { store_id, signing_key: None }))
+}
+
 async fn show_usage(server: web::Data<Server>, key: Path<String>) -> Answer {
     let bytes = server.usage(&name(&key)?);
     Ok(HttpResponse::Ok().json(usage(&server, bytes)))
@@ -222,121 +241,4 @@ pub(super) fn page<T: Serialize>(list: &str, items: &[T], next: Option<String>) 
 
 async fn reload(server: web::Data<Server>, by: ReqData<By>) -> Answer {
     Ok(HttpResponse::Ok().json(server.reload_by(by.into_inner()).await?))
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StoreStatus {
-    store_id: StoreId,
-    /// The last sequence.
-    head: u64,
-    /// The last sequence that was trimmed; absent if none was.
-    #[serde(skip_serializing_if = "is_zero")]
-    trimmed: u64,
-    /// How many entries are kept: the number of sequences after the trimmed ones, minus those in gaps.
-    entries: u64,
-    bytes: u64,
-    /// The hash over the entries; absent where the storage keeps none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hash: Option<String>,
-    subscribers: usize,
-    /// The last entry that handlers were run on; absent without handlers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replay_position: Option<u64>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-/// The size of a store, and the hash over it.
-struct Measured {
-    size: StoreSize,
-    hash: Option<String>,
-}
-
-impl Measured {
-    fn read(
-        storage: &dyn Storage,
-        store: &StoreId,
-        mut size: StoreSize,
-    ) -> Result<Self, StorageError> {
-        let hash = storage.hash(store)?.map(|(last, hash)| {
-            // There may be more than a moment ago.
-            size.head = last;
-            hash
-        });
-        Ok(Self { size, hash })
-    }
-}
-
-/// Selects stores.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct StoresOf {
-    after: Option<String>,
-    limit: Option<usize>,
-    /// Only open stores: those with recent writes, and those that somebody follows.
-    #[serde(default)]
-    open: bool,
-}
-
-async fn list_stores(server: web::Data<Server>, Query(asked): Query<StoresOf>) -> Answer {
-    let StoresOf { after, limit, open } = asked;
-    let page = PageOf { after, limit };
-    let after = page.after.as_deref().map(name::<StoreId>).transpose()?;
-    let count = page.count() + 1;
-    let named = open.then(|| server.inner().shared.stores.open_after(after.as_ref(), count));
-    let stores = read_storage(&server, move |storage| {
-        let stores = match named {
-            None => storage.stores(after.as_ref(), count)?,
-            Some(named) => {
-                let sized = named.into_iter().map(|store| Ok((storage.size(&store)?, store)));
-                let sized = sized.map(|one| one.map(|(size, store)| (store, size)));
-                sized.collect::<Result<_, StorageError>>()?
-            }
-        };
-        let measured = |(store, size)| Ok((Measured::read(storage, &store, size)?, store));
-        stores.into_iter().map(measured).collect()
-    });
-    let stores: Vec<_> = stores.await?;
-    let mut statuses = Vec::with_capacity(stores.len());
-    for (sized, store) in stores {
-        statuses.push(read_status(&server, store, sized).await?);
-    }
-    Ok(page.answer("stores", statuses, |status| status.store_id.to_string()))
-}
-
-async fn show_store(server: web::Data<Server>, store: Path<String>) -> Answer {
-    let store: StoreId = name(&store)?;
-    let asked = store.clone();
-    let sized = read_storage(&server, move |storage| {
-        Measured::read(storage, &asked, storage.size(&asked)?)
-    });
-    let sized = sized.await?;
-    if sized.size.entries == 0 && sized.size.trimmed == Sequence::ZERO {
-        return Err(Failure::NoSuchStore(store));
-    }
-    Ok(HttpResponse::Ok().json(read_status(&server, store, sized).await?))
-}
-
-async fn read_storage<T: Send + 'static>(
-    server: &Server,
-    read: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    let storage = server.inner().storage.clone();
-    web::block(move || read(&*storage)).await.map_err(StorageError::unavailable)?
-}
-
-async fn read_status(
-    server: &Server,
-    store_id: StoreId,
-    Measured { size: StoreSize { head, trimmed, entries, bytes }, hash }: Measured,
-) -> Result<StoreStatus, Failure> {
-    let status = server.replay_status(&store_id).await.map_err(StorageError::unavailable)?;
-    let replay_position = status.map(|status| status.position.get());
-    let subscribers = server.inner().shared.stores.subscribers(&store_id);
-    let (head, trimmed) = (head.get(), trimmed.get());
-    Ok(StoreStatus { store_id, head, trimmed, entries, bytes, hash, subscribers, replay_position })
 }

@@ -120,6 +120,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Forgets which store a key was used with",
         "Assignment",
     ),
+    row(Post, "/keys/{key:.+}/move", Admin, "Gives a key another store", "Assignment").body("To"),
     row(Get, "/keys/{key:.+}/signing-key", Read, "The signing key of a key", "SigningKey"),
     row(Put, "/keys/{key:.+}/signing-key", Admin, "Gives a key this signing key", "SigningKey")
         .body("SigningKey"),
@@ -143,7 +144,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Usage",
     ),
     row(Get, "/stores", Read, "Stores and what they hold", "Stores")
-        .query(&["after", "limit", "open"]),
+        .query(&["after", "limit", "open", "search"]),
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),
@@ -212,7 +213,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Stores it where its client wrote it to",
         "Released",
     ),
-    row(Get, "/sessions", Read, "Who is connected, and what they follow", "Sessions").query(PAGE),
+    row(Get, "/sessions", Read, "Who is connected, and what they follow", "Sessions")
+        .query(&["after", "limit", "search"]),
     row(Delete, "/sessions/{id}", Admin, "Closes a connection", "SessionId"),
     row(
         Delete,

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Path, Query, ReqData, ServiceConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::admin::{self, Answer, Failure, PageOf};
 use super::admin_operations::AdminEndpoint;
+use super::admin_search::{Text, choose};
 use super::handle::Server;
 use crate::actors::audit::{self, By};
 use crate::actors::connections::{Followed, Shown};
@@ -96,14 +97,43 @@ fn number(text: &str) -> Result<u64, Failure> {
     text.parse().map_err(|_| Failure::Invalid(format!("{text:?} is not the number of a session")))
 }
 
-async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
+/// Which connections.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionsOf {
+    after: Option<String>,
+    limit: Option<usize>,
+    /// Only connections with this text in their number, address, path or subject, or in a key, store or subject that
+    /// they follow. Capitals do not matter.
+    search: Option<String>,
+}
+
+impl Session {
+    fn has(&self, text: &Text) -> bool {
+        let has = |name: &Option<String>| name.as_ref().is_some_and(|name| text.is_in(name));
+        let follows = |one: &Subscription| {
+            text.is_in(&one.public_key) || text.is_in(&one.store_id) || has(&one.subject)
+        };
+        text.is_in(&self.id.to_string())
+            || has(&self.address)
+            || text.is_in(&self.path)
+            || has(&self.subject)
+            || self.subscriptions.iter().any(follows)
+    }
+}
+
+async fn list(server: web::Data<Server>, Query(asked): Query<SessionsOf>) -> Answer {
+    let SessionsOf { after, limit, search } = asked;
+    let page = PageOf::new(after, limit);
     let after = page.after().map(number).transpose()?;
-    let connections = &server.inner().shared.connections;
-    let found = connections.list(after, page.count());
-    let last = found.last().map(|last| last.number);
-    let next = last.filter(|last| !connections.list(Some(*last), 1).is_empty());
-    let found: Vec<_> = found.into_iter().map(|shown| session(&server, shown)).collect();
-    Ok(admin::page("sessions", &found, next.map(|next| next.to_string())))
+    let text = search.as_deref().map(Text::new);
+    let is_wanted = text.map(|text| move |session: &Session| session.has(&text));
+    let list = async |after, count| {
+        let found = server.inner().shared.connections.list(after, count);
+        Ok(found.into_iter().map(|shown| session(&server, shown)).collect())
+    };
+    let (found, last) = choose(&page, after, is_wanted, list, |session| session.id).await?;
+    Ok(admin::page("sessions", &found, last.map(|id| id.to_string())))
 }
 
 async fn close(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> Answer {

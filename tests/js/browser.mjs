@@ -1,10 +1,11 @@
 // The to-do application of `examples/browser` in Chromium, on two devices of two people. Exits with an error at the first
 // failure.
 //
-//   node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET
+//   node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET BACKEND_HOST:PORT
 //
 // The application was built before. The server lets everyone in, maps unknown keys to the store `default`, and accepts any
-// origin. The server at LOGIN_HOST requires a token that is signed with SECRET. The script prints requests to its caller:
+// origin. The server at LOGIN_HOST requires a token that is signed with SECRET. The one at BACKEND_HOST
+// is the backend of the example, with an empty list. The script prints requests to its caller:
 // `stop` (kill the server), `start` (start it at the same address with the same data), `copy` (make a backup), `restore`
 // (the data is lost: continue with that backup). The caller does it, then writes a line.
 
@@ -20,8 +21,8 @@ import { chromium } from "playwright-core"
 
 import { PATIENCE_MILLIS, pause, step, until } from "./stock.mjs"
 
-const [address, token, executablePath, login, secret] = process.argv.slice(2)
-assert.ok(secret, "usage: node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET")
+const [address, token, executablePath, login, secret, backend] = process.argv.slice(2)
+assert.ok(backend, "usage: node browser.mjs HOST:PORT ADMIN_TOKEN CHROMIUM LOGIN_HOST:PORT SECRET BACKEND_HOST:PORT")
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 const ask = async (what) => {
@@ -261,6 +262,17 @@ await step("who has a token of the login is let in, and nobody else", async () =
   await shows(tabs, ["before the login"])
   await add(tabs[1], "and after it")
   await shows(tabs, ["before the login", "and after it"])
+})
+
+await step("what the backend of the application writes is shown to everybody", async () => {
+  const at = pageOf(`ws://${backend}/rpc`)
+  const [erin, frank] = [await open(await newProfile(), at), await open(await newProfile(), at)]
+  await add(erin, "Trip to Rome")
+  const all = ["Trip to Rome", "Pack: passport", "Pack: tickets", "Pack: toothbrush"]
+  await shows([erin, frank], all)
+  // What the backend wrote can be changed like anything else.
+  await rename(frank, "Pack: tickets", "Pack: boarding passes")
+  await shows([erin, frank], all.map((title) => title.replace("tickets", "boarding passes")))
 })
 
 await browser.close()

@@ -1,11 +1,14 @@
 //! The to-do application of `examples/browser` in Chromium, against the binary.
 
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::tempdir;
 
 use super::node;
 use super::stock::answer;
+use crate::server::embedding;
+use crate::server::examples::browser as example;
 use crate::support::process::{Process, binary};
 
 const TOKEN: &str = "only-for-this-test";
@@ -36,24 +39,34 @@ fn serve(directory: &Path, listen: &str) -> Process {
 }
 
 /// Each `ok` that the script prints is a case; see the script.
-#[test]
-fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
+#[tokio::test]
+async fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
     let Some(mut command) = node::script("browser.mjs") else { return };
     let Some(chromium) = node::chromium("browser.mjs") else { return };
-    node::build_application();
     let directory = tempdir().expect("a directory");
-    let mut server = Some(serve(directory.path(), "127.0.0.1:0"));
-    let url = server.as_ref().expect("a server").url.clone();
-    let address = url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    let (backend, _database) =
+        example::start(&directory.path().join("backend")).expect("it starts");
+    let backend = embedding::serve(move |config| backend.configure(config)).await;
     let login = serve_with_login(directory.path());
-    let login = login.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
-    command.args([address, TOKEN]).arg(chromium).args([login, SECRET]);
-    let (data, backups) = (directory.path().join("data"), directory.path().join("backups"));
+    let server = serve(directory.path(), "127.0.0.1:0");
+    let (url, at) = (server.url.clone(), address(&server));
+    command.args([&at, TOKEN]).arg(chromium).args([&address(&login), SECRET, &backend.to_string()]);
+    let played = tokio::task::spawn_blocking(move || {
+        node::build_application();
+        play(command, directory.path(), server, (&url, &at));
+    });
+    played.await.expect("it ends well");
+}
+
+/// Runs the script, and does what it asks for.
+fn play(command: Command, directory: &Path, server: Process, (url, address): (&str, &str)) {
+    let (data, backups) = (directory.join("data"), directory.join("backups"));
+    let mut server = Some(server);
     answer(command, |asked| match asked {
         "stop" => drop(server.take()),
         "copy" => {
             let mut backup = binary();
-            backup.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["backup", "--url", &url, "--to"]);
+            backup.env("EVENTLOG_ADMIN_TOKEN", TOKEN).args(["backup", "--url", url, "--to"]);
             let ended = backup.arg(&backups).output().expect("it runs");
             assert!(ended.status.success(), "{ended:?}");
         }
@@ -64,8 +77,12 @@ fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key() {
             restore.arg("restore").arg("--from").arg(&backups).arg("--data-dir").arg(&data);
             let ended = restore.output().expect("it runs");
             assert!(ended.status.success(), "{ended:?}");
-            server = Some(serve(directory.path(), address));
+            server = Some(serve(directory, address));
         }
-        _ => server = Some(serve(directory.path(), address)),
+        _ => server = Some(serve(directory, address)),
     });
+}
+
+fn address(server: &Process) -> String {
+    server.url.trim_start_matches("ws://").trim_end_matches("/eventlog").to_owned()
 }

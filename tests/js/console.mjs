@@ -9,6 +9,7 @@
 import assert from "node:assert/strict"
 import { readFile } from "node:fs/promises"
 import { createInterface } from "node:readline"
+import { makeEntryIdUnsafe } from "effect/unstable/eventlog/EventJournal"
 import { chromium } from "playwright-core"
 
 import { Client } from "./client.mjs"
@@ -18,7 +19,8 @@ import { conflictsAndErasing } from "./console_erase.mjs"
 import { leftOpen } from "./console_left_open.mjs"
 import { address as addressOf, newContext, picture, press, serious, shows, text, visit } from "./console_page.mjs"
 import { phoneAndDark } from "./console_phone.mjs"
-import { step, until } from "./stock.mjs"
+import { Entry } from "./messages.mjs"
+import { pause, step, until } from "./stock.mjs"
 
 const [address, token, reader, executablePath] = process.argv.slice(2)
 assert.ok(executablePath, "usage: node console.mjs HOST:PORT ADMIN_TOKEN READ_TOKEN CHROMIUM")
@@ -68,6 +70,16 @@ const load = (async () => {
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
 })()
+// A client of the store `busy`, for as long as `run` takes.
+const whileWriting = async (run) => {
+  const client = await Client.connect(`ws://${address}/eventlog`, "loader")
+  let [more, number] = [true, 0]
+  const writes = (async () => {
+    for (; more; await pause(50)) await client.write(number++, [new Entry({ id: makeEntryIdUnsafe(), event: "Load", primaryKey: "", payload: new Uint8Array(9) })])
+  })()
+  await Promise.all([writes, run().finally(() => (more = false))])
+  client.close()
+}
 const page = await open()
 
 await step("without a token there is a page and nothing else", async () => {
@@ -120,6 +132,8 @@ await step("the overview says what happens and what is not well", async () => {
   await shows(page, "Entries/s")
   await shows(page, "Dead letters of the group \"mail\": 2.")
   await until("charts", () => page.locator(".chart canvas").count())
+  const tile = (name) => page.locator(".tile", { hasText: name }).innerText()
+  await whileWriting(() => until("acks, connections", async () => /[\d.]+ (µs|ms|s)\n.*within [\d.]+/.test(await tile("Acknowledged in")) && /\n1\n/.test(await tile("Connections"))))
   assert.equal(await page.locator(".tile", { hasText: "Nodes" }).locator("b").innerText(), "1")
   await serious(page, "overview")
 })
@@ -127,9 +141,10 @@ await step("the overview says what happens and what is not well", async () => {
 await step("stores are found and sorted", async () => {
   await visit(page, "#/stores")
   await shows(page, "team")
-  await page.fill("#search", "store-1")
+  const [asked] = await Promise.all([page.waitForRequest(/search=/), page.fill("#search", "STORE-1")])
+  assert.ok(asked.url().includes("search=STORE-1"), "the server looks at all of them")
   await until("those found", async () => (await page.locator("tbody tr").count()) === 11)
-  assert.ok((await addressOf(page)).includes("q=store-1"))
+  assert.ok((await addressOf(page)).includes("q=STORE-1"))
   await page.fill("#search", "no such")
   await shows(page, "No store matches")
   await page.fill("#search", "")
@@ -299,7 +314,10 @@ await step("who is connected is shown with how far they are, closed and shut out
   await page.getByRole("button", { name: /^Close \d+$/ }).click()
   await page.click("dialog .danger")
   await until("it is closed", () => client.failure)
+  await shows(page, "Nothing matches")
+  await page.fill("#search", "")
   await shows(page, "Nobody is connected")
+  await page.fill("#search", "bob")
   const again = await Client.connect(`ws://${address}/eventlog`, "bob")
   again.subscribe("bob", 1)
   await shows(page, "bob in team", "tbody")
@@ -411,7 +429,7 @@ await step("keyboards reach everything, and each view has an address", async () 
   await shows(page, "101 to 150 of 1,000")
 })
 
-await phoneAndDark({ page, open, signIn, token })
+await phoneAndDark({ page, open, signIn, token, whileWriting })
 
 await step("it is back after a restart, once somebody signs in again", async () => {
   await visit(page, "#/stores/team")

@@ -35,7 +35,7 @@ export const fill = async (write, admin) => {
     { event: "Large", primaryKey: "l".repeat(10_000), payload: base64("x".repeat(1 << 20)) },
     { event: "\u0000\u001b[2J\u2066", primaryKey: "\ufeff", payload: base64([0xa1, 0x3c]) }
   ])
-  for (const [key, storeId] of [["ann", "team"], ["bob", "team"], [TURNED, "team"], [MARKUP, "store-1"], ["guest", "gone"]]) {
+  for (const [key, storeId] of [["ann", "team"], ["bob", "team"], [TURNED, "team"], [MARKUP, "store-1"], ["guest", "gone"], ["loader", "busy"]]) {
     const response = await admin("PUT", `keys/${encodeURIComponent(key)}`, { storeId })
     assert.equal(response.status, 200, await response.text())
   }

@@ -18,7 +18,7 @@ const fits = async (page, where) => {
   assert.deepEqual(views, [], where)
 }
 
-export const phoneAndDark = async ({ page, open, signIn, token }) => {
+export const phoneAndDark = async ({ page, open, signIn, token, whileWriting }) => {
   await step("dark, and on a phone, it is as usable", async () => {
     const phone = await open({ viewport: { width: 390, height: 844 }, colorScheme: "dark", deviceScaleFactor: 2 })
     // Charts do not wait for a style sheet of their own: without it they would be twice as wide.
@@ -44,12 +44,13 @@ export const phoneAndDark = async ({ page, open, signIn, token }) => {
     await phone.context().close()
     const dark = await open({ colorScheme: "dark" })
     await signIn(dark, token)
-    await charts(dark)
-    await serious(dark, "overview, dark")
-    await picture(dark, "overview-dark")
     await visit(page, "#/overview")
-    await charts(page)
-    await picture(page, "overview")
+    await Promise.all([charts(dark), charts(page)])
+    await whileWriting(async () => {
+      await serious(dark, "overview, dark")
+      await picture(dark, "overview-dark")
+      await picture(page, "overview")
+    })
     await dark.context().close()
   })
 }

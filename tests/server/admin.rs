@@ -17,7 +17,7 @@ use crate::support::watched::WatchedStorage;
 use crate::support::{entry, http, key, store};
 
 /// As with `--dev`: a key without a store gets one when it is resolved.
-async fn server(storage: Arc<dyn Storage>) -> (TestServer, Arc<MemoryRegistry>) {
+pub(super) async fn server(storage: Arc<dyn Storage>) -> (TestServer, Arc<MemoryRegistry>) {
     let registry = Arc::new(MemoryRegistry::new());
     let dev = Arc::new(DevRegistry::new(registry.clone(), store("default")));
     let builder = Server::builder(storage, dev, Arc::new(AllowAll)).admin_token("s3cret");
@@ -25,7 +25,7 @@ async fn server(storage: Arc<dyn Storage>) -> (TestServer, Arc<MemoryRegistry>) 
 }
 
 /// Status and body of the answer to a GET.
-async fn get(server: &TestServer, path: &str) -> (u16, Value) {
+pub(super) async fn get(server: &TestServer, path: &str) -> (u16, Value) {
     parse(&http::get_with_token(server.addr, &format!("/admin{path}"), "s3cret").await)
 }
 
@@ -123,39 +123,6 @@ async fn showing_a_key_neither_assigns_it_nor_opens_its_store() {
     let mapped = registry.list(None, 9).await.expect("a page");
     assert_eq!(mapped, [(key("alice"), store("team"))]);
     assert_eq!(storage.opened(), 0);
-}
-
-#[tokio::test]
-async fn keys_that_match_are_found_beyond_the_keys_that_one_request_looks_at() {
-    let (server, registry) = server(Arc::new(WatchedStorage::default())).await;
-    for number in 0..10_000 {
-        let name = format!("key {number:05}");
-        registry.assign(&key(&name), &store("many")).await.expect("assigned");
-    }
-    registry.assign(&key("last Äpfel"), &store("Rare")).await.expect("assigned");
-    registry.assign(&key("last of all"), &store("many")).await.expect("assigned");
-    let names = |page: &Value| -> Vec<String> {
-        let keys = page["keys"].as_array().expect("a list").iter();
-        keys.map(|key| key["publicKey"].as_str().expect("a name").to_owned()).collect()
-    };
-    for asked in ["storeId=Rare", "search=rare", "search=%C3%A4PFEL", "storeId=Rare&search=last"] {
-        let (_, page) = get(&server, &format!("/keys?{asked}")).await;
-        // The keys before are as many as one request looks at, with `alice`.
-        assert_eq!(names(&page), [""; 0], "{asked}");
-        let after = page["next"].as_str().expect("a next page").replace(' ', "%20");
-        let (_, page) = get(&server, &format!("/keys?{asked}&after={after}")).await;
-        assert_eq!(
-            (names(&page), page.get("next")),
-            (vec!["last Äpfel".to_owned()], None),
-            "{asked}"
-        );
-    }
-    let (_, page) = get(&server, "/keys?storeId=many&limit=2").await;
-    assert_eq!(
-        (names(&page), &page["next"]),
-        (vec!["key 00000".to_owned(), "key 00001".to_owned()], &json!("key 00001"))
-    );
-    assert_eq!(names(&get(&server, "/keys?storeId=Rare&search=alice&after=l").await.1), [""; 0]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The one-page examples at the beginning of the documentation.
 
 #[path = "../../examples/browser/main.rs"]
-mod browser;
+pub(crate) mod browser;
 #[path = "../../examples/first.rs"]
 mod first;
 #[path = "../../examples/in_process.rs"]

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod admin_lists;
 mod callback;
 mod caller;
 mod checks;
@@ -9,15 +10,16 @@ mod compaction;
 mod console;
 mod crowd;
 mod disk;
-mod embedding;
+pub(crate) mod embedding;
 mod erase;
-mod examples;
+pub(crate) mod examples;
 mod failures;
 mod feed;
 mod gaps;
 mod in_process;
 mod jwks;
 mod limits;
+mod moving;
 mod panics;
 mod quotas;
 mod registry;

@@ -3,8 +3,7 @@
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
 import { several, visible } from "../format.js"
-import { Dialog, Empty, Failed, Field, Loaded, Name, Page, StoreLink, Table, Time, say, useData, useSettled } from "../parts.js"
-import { ask } from "../route.js"
+import { Dialog, Empty, Failed, Field, Loaded, Name, Page, Search, StoreLink, Table, Time, say, useData, useSettled } from "../parts.js"
 
 // More rows than a table can show.
 const REVOKED_MOST = 5_000
@@ -18,11 +17,7 @@ export const Keys = ({ route: { query }, may }) => {
   return html`
     <${Page} title="Keys" about="A public key names a client, or all devices of a person. It has one store: what it writes goes there, what it reads comes from there.">
       ${may("write") && html`<${Assign} again=${again} />`}
-      <div class="tools">
-        <label class="hidden" for="search">Find a key or a store</label>
-        <input id="search" type="search" placeholder="Find a key or a store" value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
-        <p role="status">${data.value && found(data.value)}</p>
-      </div>
+      <${Search} label="Find a key or a store" query=${query}>${data.value && found(data.value)}<//>
       <${Loaded} data=${data}>${({ items, more }) => {
         if (items.length > 0) return html`<${List} items=${items} revocations=${revoked.value?.items ?? []} may=${may} again=${again} />`
         if (search !== "") return html`<${Empty} title="Nothing matches"><p>${more ? "There are too many keys to look at all of them here, and none of the first contains this text. “eventlog-server keys list” prints all." : "No key, and no store of a key, contains this text."}</p><//>`
@@ -103,33 +98,13 @@ const Assign = ({ store, again }) => {
   `
 }
 
-// A key that could not be moved gets its store back. Returns what to say.
-const givenBack = async (publicKey, storeId, error) => {
-  try {
-    await api.assign(publicKey, storeId)
-    return new Error(`The key was not moved. It has its store again. ${error.message}`)
-  } catch {
-    return new Error(`The key was not moved, and may have no store now. Assign “${visible(storeId)}” or the new store to it. ${error.message}`)
-  }
-}
-
 const Move = ({ of: { publicKey, storeId }, onClose, again }) => {
   const [to, setTo] = useState("")
   const move = async () => {
     if (to === storeId) throw new Error("The key has this store already.")
-    // A name that no store can have is refused before anything is changed.
-    await api.store(to).catch((error) => error.status === 404 || Promise.reject(error))
-    await api.remove(publicKey)
-    try {
-      // A key that was never used has no store to forget.
-      await api.release(publicKey).catch((error) => error.reason === "not-used" || Promise.reject(error))
-      await api.assign(publicKey, to)
-      say("The key was moved.")
-    } catch (error) {
-      throw await givenBack(publicKey, storeId, error)
-    } finally {
-      again()
-    }
+    await api.move(publicKey, to)
+    say("The key was moved.")
+    again()
   }
   return html`
     <${Dialog} title="Move this key to another store?" act="Move" type=${publicKey} onDo=${move} onClose=${onClose}>

@@ -3,7 +3,7 @@
 import { html, useState } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
 import { bytes, count, several, visible } from "../format.js"
-import { Dialog, Empty, Loaded, Name, Page, StoreLink, Table, Time, say, sorted, useData } from "../parts.js"
+import { Dialog, Empty, Loaded, Name, Page, Search, StoreLink, Table, Time, say, sorted, useData, useSettled } from "../parts.js"
 import { ask } from "../route.js"
 import { Revoke } from "./keys.js"
 
@@ -16,11 +16,9 @@ const LOOK_MS = 3_000
 
 const lag = ({ subscriptions }) => Math.max(-1, ...subscriptions.map(({ lag }) => lag ?? 0))
 
-const words = ({ id, address, path, subject, subscriptions }) =>
-  [id, address, path, subject, ...subscriptions.flatMap(({ publicKey, storeId, subject }) => [publicKey, storeId, subject])].join("\n").toLowerCase()
-
 export const Sessions = ({ route: { query }, may }) => {
-  const data = useData(() => api.sessions(MOST), [], LOOK_MS)
+  const search = useSettled(query.q ?? "")
+  const data = useData(() => api.sessions(MOST, search), [search], LOOK_MS)
   const [doing, setDoing] = useState()
   const columns = [
     { name: "Client", sort: ({ address }) => address ?? "", show: (session) => html`<${Client} of=${session} />` },
@@ -32,29 +30,22 @@ export const Sessions = ({ route: { query }, may }) => {
     ...(may("admin") ? [{ name: "Do", show: ({ id }) => html`<button class="quiet" aria-label="Close ${id}" onClick=${() => setDoing({ view: Close, id })}>Close</button>` }] : [])
   ]
   const order = { by: query.sort ?? "Behind", down: query.up !== "1" }
-  const search = (query.q ?? "").toLowerCase()
   const Doing = doing?.view
   return html`
     <${Page} title="Sessions" about="Each connection, what it follows, and how much of that it was sent. Positions are as of its last activity.">
+      <${Search} label="Find a client, a key or a store" query=${query}>${data.value && said(data.value)}<//>
       <${Loaded} data=${data}>${({ items, more }) => {
-        if (items.length === 0) return html`<${Empty} title="Nobody is connected"><p>Clients connect to <code>/rpc</code> or <code>/eventlog</code>. The server's log names the clients that it refused.</p><//>`
-        const found = items.filter((session) => words(session).includes(search))
-        const shown = sorted(found, columns, order).slice(0, SHOWN)
-        return html`
-          <div class="tools">
-            <label class="hidden" for="search">Find a client, a key or a store</label>
-            <input id="search" type="search" placeholder="Find a client, a key or a store" value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
-            <p role="status">${several(found.length, "session")}${shown.length < found.length ? `, ${count(SHOWN)} shown` : ""}${more ? `, of the ${count(MOST)} oldest` : ""}</p>
-          </div>
-          ${found.length === 0
-            ? html`<${Empty} title="Nothing matches"><p>No client, and nothing that one follows, contains this text.</p><//>`
-            : html`<${Table} caption="Sessions" columns=${columns} rows=${shown} id=${({ id }) => id} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`}
-        `
+        if (items.length === 0 && search === "") return html`<${Empty} title="Nobody is connected"><p>Clients connect to <code>/rpc</code> or <code>/eventlog</code>. The server's log names the clients that it refused.</p><//>`
+        if (items.length === 0) return html`<${Empty} title="Nothing matches"><p>${more ? "There are too many sessions to look at all of them here, and none of the first matches." : "No client, and nothing that one follows, contains this text."}</p><//>`
+        const rows = sorted(items, columns, order).slice(0, SHOWN)
+        return html`<${Table} caption="Sessions" columns=${columns} rows=${rows} id=${({ id }) => id} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`
       }}<//>
       ${doing && html`<${Doing} of=${doing} onClose=${() => setDoing()} again=${data.again} />`}
     <//>
   `
 }
+
+const said = ({ items: { length }, more }) => `${more ? "the oldest " : ""}${several(length, "session")}${length > SHOWN ? `, ${count(SHOWN)} shown` : ""}${more ? "; there are more, so search" : ""}`
 
 const Client = ({ of: { id, address, path, subject } }) => html`
   ${address ?? "–"} <span class="faint">${path} · ${id}</span>

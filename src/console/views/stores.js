@@ -3,7 +3,7 @@
 import { html, useRef } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
 import { bytes, count, rate, several } from "../format.js"
-import { Code, Empty, Loaded, Page, StoreLink, Table, sorted, useData } from "../parts.js"
+import { Code, Empty, Loaded, Page, Search, StoreLink, Table, sorted, useData, useSettled } from "../parts.js"
 import { ask } from "../route.js"
 
 // More rows than a table can show.
@@ -12,26 +12,27 @@ const SHOWN = 200
 
 const LOOK_MS = 3_000
 
-// All stores with their entries a second, from two requests.
-const useStores = () => {
+// The stores whose names contain a text, with their entries a second, from two requests.
+const useStores = (search) => {
   const before = useRef(new Map())
   const load = async () => {
-    const { items, more } = await api.stores(MOST)
+    const { items, more } = await api.stores(MOST, search)
     const at = performance.now()
     const rated = items.map((store) => {
       const last = before.current.get(store.storeId)
       return { ...store, rate: last ? Math.max(0, ((store.head - last.head) * 1000) / (at - last.at)) : 0 }
     })
-    before.current = new Map(items.map(({ storeId, head }) => [storeId, { head, at }]))
+    for (const { storeId, head } of items) before.current.set(storeId, { head, at })
     return { items: rated, more }
   }
-  return useData(load, [], LOOK_MS)
+  return useData(load, [search], LOOK_MS)
 }
 
 const lag = ({ head, replayPosition }) => (replayPosition === undefined ? undefined : Math.max(0, head - replayPosition))
 
 export const Stores = ({ route: { query } }) => {
-  const data = useStores()
+  const search = useSettled(query.q ?? "")
+  const data = useStores(search)
   const columns = [
     { name: "Store", sort: ({ storeId }) => storeId, show: ({ storeId }) => html`<${StoreLink} store=${storeId} />` },
     { name: "Entries/s", number: true, sort: (store) => store.rate, show: (store) => rate(store.rate) },
@@ -41,32 +42,20 @@ export const Stores = ({ route: { query } }) => {
     { name: "Handlers behind", number: true, sort: (store) => lag(store) ?? -1, show: (store) => (lag(store) === undefined ? "–" : count(lag(store))) }
   ]
   const order = { by: query.sort ?? "Entries/s", down: query.up !== "1" }
-  const search = (query.q ?? "").toLowerCase()
   return html`
     <${Page} title="Stores" about="A store is one feed of events. Every key that is assigned to it reads and writes it.">
+      <${Search} label="Find a store by its name" query=${query}>${data.value && said(data.value)}<//>
       <${Loaded} data=${data}>${({ items, more }) => {
-        if (items.length === 0) return html`<${NoStores} />`
-        const found = items.filter(({ storeId }) => storeId.toLowerCase().includes(search))
-        const shown = sorted(found, columns, order).slice(0, SHOWN)
-        return html`
-          <div class="tools">
-            <label class="hidden" for="search">Find a store by its name</label>
-            <input id="search" type="search" placeholder="Find a store by its name" value=${query.q ?? ""} onInput=${(event) => ask({ q: event.target.value })} />
-            <p role="status">${said(found.length, shown.length, more)}</p>
-          </div>
-          ${found.length === 0
-            ? html`<${Empty} title="No store matches"><p>The search looks for this text anywhere in a name. It ignores capitals.</p><//>`
-            : html`<${Table} caption="Stores" columns=${columns} rows=${shown} id=${({ storeId }) => storeId} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`}
-        `
+        if (items.length === 0 && search === "") return html`<${NoStores} />`
+        if (items.length === 0) return html`<${Empty} title="No store matches"><p>${more ? "There are too many stores to look at all of them here, and none of the first matches." : "The search looks for this text anywhere in a name. It ignores capitals."}</p><//>`
+        const rows = sorted(items, columns, order).slice(0, SHOWN)
+        return html`<${Table} caption="Stores" columns=${columns} rows=${rows} id=${({ storeId }) => storeId} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`
       }}<//>
     <//>
   `
 }
 
-const said = (found, shown, more) => {
-  const all = more ? `. Only the first ${count(MOST)} by name are listed. Open others at #/stores/NAME` : ""
-  return shown < found ? `${count(shown)} of ${several(found, "store")} shown${all}` : `${several(found, "store")}${all}`
-}
+const said = ({ items: { length }, more }) => `${more ? "the first " : ""}${several(length, "store")}${length > SHOWN ? `, ${count(SHOWN)} shown` : ""}${more ? "; there are more, so search" : ""}`
 
 const NoStores = () => html`
   <${Empty} title="No store has an entry yet">
