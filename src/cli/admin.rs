@@ -14,7 +14,8 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::address::{DEFAULT, ServerUrl};
-use super::connect::is_reader_gone;
+use super::connect::{is_reader_gone, no_tls};
+use super::text::one_line;
 use super::trust::{CaError, ConnectionArgs};
 use crate::config::Token;
 
@@ -71,6 +72,9 @@ pub(super) enum AdminCommandError {
     /// The result cannot be printed.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+    /// A file cannot be created.
+    #[error("{0}")]
+    File(String),
     /// Keys were not imported.
     #[cfg(feature = "postgres")]
     #[error(transparent)]
@@ -99,7 +103,7 @@ pub(super) struct Admin {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AdminError {
     /// The server did not answer.
-    #[error("{url} does not answer: {cause}; is the server running, and is --url right?")]
+    #[error("{url} does not answer: {cause}; {}", hint(.cause))]
     Unreachable {
         /// The requested URL.
         url: String,
@@ -127,13 +131,29 @@ pub(super) enum AdminError {
         message: String,
     },
     /// The answer does not belong to this API.
-    #[error("{url} answered {status}, but not as an admin API does")]
+    #[error("{url} answered {status}, but not as an admin API does{said}")]
     NoAnswer {
         /// The requested URL.
         url: String,
         /// The HTTP status.
         status: StatusCode,
+        /// The beginning of what it says, if that is text.
+        said: String,
     },
+}
+
+/// What may be wrong if there is no answer.
+fn hint(cause: &ureq::Error) -> &'static str {
+    no_tls(&cause.to_string()).unwrap_or("is the server running, and is --url right?")
+}
+
+/// The beginning of `body`, to be appended to a message.
+fn beginning(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(300)]);
+    match text.trim() {
+        "" => String::new(),
+        text => format!(": {}", one_line(text)),
+    }
 }
 
 impl Admin {
@@ -219,9 +239,9 @@ impl Admin {
         let url = format!("{}{path}", self.base);
         let mut response = self.send(&url, "GET", None, None)?;
         if !response.status().is_success() {
-            return Err(read_answer::<Value>(&url, &mut response)
-                .err()
-                .unwrap_or_else(|| AdminError::NoAnswer { url, status: response.status() }));
+            return Err(read_answer::<Value>(&url, &mut response).err().unwrap_or_else(|| {
+                AdminError::NoAnswer { url, status: response.status(), said: String::new() }
+            }));
         }
         Ok(response.into_body().into_with_config().limit(u64::MAX).reader())
     }
@@ -262,7 +282,8 @@ fn read_answer<T: DeserializeOwned>(
     let url = || url.to_owned();
     if status.is_success() {
         let answer = serde_json::from_slice(&body);
-        return answer.map_err(|_| AdminError::NoAnswer { url: url(), status });
+        let no_answer = |_| AdminError::NoAnswer { url: url(), status, said: beginning(&body) };
+        return answer.map_err(no_answer);
     }
     let said = serde_json::from_slice::<Value>(&body).ok();
     let said = said.as_ref().and_then(|answer| answer["detail"].as_str());
@@ -270,7 +291,7 @@ fn read_answer<T: DeserializeOwned>(
         (StatusCode::UNAUTHORIZED, _) => Err(AdminError::WrongToken),
         (_, Some(message)) => Err(AdminError::Refused { message: message.to_owned() }),
         (StatusCode::NOT_FOUND, None) => Err(AdminError::NoAdminApi { url: url() }),
-        (_, None) => Err(AdminError::NoAnswer { url: url(), status }),
+        (_, None) => Err(AdminError::NoAnswer { url: url(), status, said: beginning(&body) }),
     }
 }
 

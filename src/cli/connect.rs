@@ -40,6 +40,9 @@ fn hint(cause: &ConnectError) -> String {
             (said, _) => format!("it says: {said}"),
         };
     }
+    if let Some(hint) = no_tls(&cause.to_string()) {
+        return hint.to_owned();
+    }
     if cause.to_string().contains("CaUsedAsEndEntity") {
         return "the server shows a certificate that is a certificate authority itself. Make it one for a server \
                 (basicConstraints CA:FALSE), signed by the authority that --ca names"
@@ -49,6 +52,12 @@ fn hint(cause: &ConnectError) -> String {
         return "if it uses its own certificate authority, give that with --ca".to_owned();
     }
     "is the server running, and is --url right?".to_owned()
+}
+
+/// What to do if TLS was begun where there is none: rustls then gets something that is no TLS.
+pub(super) fn no_tls(cause: &str) -> Option<&'static str> {
+    let hint = "this port has no TLS: write ws:// or http:// in front, not wss:// or https://";
+    cause.contains("InvalidContentType").then_some(hint)
 }
 
 /// Connects once. A connection that is lost later is reopened automatically.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin::{Admin, AdminCommandError, percent_encode};
-use super::text::{hex, json_line, one_line, timestamp};
+use super::text::{hex, json_line, json_text, one_line, timestamp};
 use super::watch::{Out, WatchArgs};
 
 /// How many are requested at a time.
@@ -94,7 +94,7 @@ fn look(args: &Args, admin: &Admin, out: &mut Out) -> Result<(), AdminCommandErr
         for entry in page.entries {
             left = left.saturating_sub(1);
             if args.watch.json() {
-                writeln!(out, "{entry}")?;
+                writeln!(out, "{}", json_text(&entry))?;
             } else {
                 print(out, &Entry::deserialize(&entry).map_err(io::Error::other)?)?;
             }

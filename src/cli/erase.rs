@@ -24,7 +24,7 @@ use super::admin::{AdminArgs, AdminCommandError, percent_encode};
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::erase_store::erase_store;
 use super::peer::wrong;
-use super::text::one_line;
+use super::text::{json_text, one_line};
 
 /// How many entries are erased per call.
 pub(super) const AT_ONCE: usize = 1_000;
@@ -169,7 +169,7 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
     let answer: Value =
         admin.request("POST", &path, Some(&body)).map_err(AdminCommandError::from)?;
     let printed = if args.admin.json {
-        writeln!(io::stdout(), "{answer}")
+        writeln!(io::stdout(), "{}", json_text(&answer))
     } else {
         Answer::deserialize(&answer)
             .map_err(io::Error::other)

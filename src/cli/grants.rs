@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
-use super::text::one_line;
+use super::text::{json_text, one_line};
 
 /// Show and change what public keys may do, for `[auth] mode = "grants"`.
 ///
@@ -98,7 +98,7 @@ fn list(admin: &Admin, is_json: bool, out: &mut impl Write) -> Result<(), AdminC
 
 fn print(out: &mut impl Write, is_json: bool, answer: &Value) -> Result<(), AdminCommandError> {
     if is_json {
-        return Ok(writeln!(out, "{answer}")?);
+        return Ok(writeln!(out, "{}", json_text(&answer))?);
     }
     let shown = Shown::deserialize(answer).map_err(io::Error::other)?;
     let rights = match (shown.read, shown.write) {

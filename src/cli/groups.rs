@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
-use super::text::{self, one_line};
+use super::text::{self, json_text, one_line};
 
 /// Show, pause and rewind groups of handlers, and handle their dead letters.
 ///
@@ -136,7 +136,7 @@ fn act(
     };
     let answer: Value = admin.request(method, &path, body.as_ref())?;
     if json {
-        writeln!(out, "{answer}")?;
+        writeln!(out, "{}", json_text(&answer))?;
     } else {
         writeln!(out, "{said}")?;
         for later in answer["later"].as_array().into_iter().flatten() {
@@ -174,7 +174,7 @@ struct Refused {
 fn list(admin: &Admin, json: bool, out: &mut impl Write) -> Result<(), AdminCommandError> {
     admin.each("/admin/groups", "groups", |group: Value| {
         if json {
-            writeln!(out, "{group}")?;
+            writeln!(out, "{}", json_text(&group))?;
         } else if let Ok(group) = serde_json::from_value::<Group>(group) {
             print(out, &group)?;
         }
@@ -223,7 +223,7 @@ fn dead_letters(
         let Ok(letter) = serde_json::from_value::<Letter>(value.clone()) else { return Ok(()) };
         let Letter { store_id, sequence, id, event, error } = &letter;
         if json {
-            writeln!(out, "{value}")?;
+            writeln!(out, "{}", json_text(&value))?;
         } else {
             let (store, event, error) = (one_line(store_id), one_line(event), one_line(error));
             writeln!(out, "{store}  {sequence}  {id}  {event}  {error}")?;

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::connect::is_reader_gone;
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::entry::{Format, Printer, parse_count, parse_sequence};
-use super::text::{self, one_line, people_bytes};
+use super::text::{self, json_text, one_line, people_bytes};
 
 /// How many stores are read at a time.
 const PAGE: usize = 1_000;
@@ -163,7 +163,7 @@ fn print_store(
             if let Some((_, hash)) = hash {
                 line["hash"] = hash.into();
             }
-            writeln!(out, "{line}")
+            writeln!(out, "{}", json_text(&line))
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
-use super::text::one_line;
+use super::text::{json_text, one_line};
 
 /// Show and change which store a public key writes to and reads from.
 ///
@@ -188,7 +188,7 @@ fn print_signing_key(
 ) -> Result<(), AdminCommandError> {
     let Bound { signing_key } = answer?;
     if json {
-        writeln!(out, "{}", json!({ "publicKey": key, "signingKey": signing_key }))?;
+        writeln!(out, "{}", json_text(&json!({ "publicKey": key, "signingKey": signing_key })))?;
     } else {
         writeln!(out, "{}  {}", one_line(key.as_str()), one_line(&signing_key))?;
     }
@@ -210,7 +210,11 @@ fn print_usage(
 ) -> Result<(), AdminCommandError> {
     let Usage { bytes, counted } = answer?;
     if json {
-        writeln!(out, "{}", json!({ "publicKey": key, "bytes": bytes, "counted": counted }))?;
+        writeln!(
+            out,
+            "{}",
+            json_text(&json!({ "publicKey": key, "bytes": bytes, "counted": counted }))
+        )?;
         return Ok(());
     }
     let not = if counted { "" } else { "; nothing is counted now: no quota has `bytes_stored`" };
@@ -229,7 +233,7 @@ fn path(key: &PublicKey) -> String {
 fn print(out: &mut impl Write, json: bool, mapping: &Mapping) -> io::Result<()> {
     let Mapping { public_key, store_id } = mapping;
     if json {
-        writeln!(out, "{}", json!({ "publicKey": public_key, "storeId": store_id }))
+        writeln!(out, "{}", json_text(&json!({ "publicKey": public_key, "storeId": store_id })))
     } else {
         writeln!(out, "{}  {}", one_line(public_key.as_str()), one_line(store_id.as_str()))
     }

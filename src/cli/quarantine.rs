@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin::{Admin, AdminArgs, AdminCommandError};
-use super::text::{one_line, people_bytes, timestamp};
+use super::text::{json_text, one_line, people_bytes, timestamp};
 
 /// Show, release and remove entries from /rpc that are larger than `[limits] entry_bytes_max`.
 ///
@@ -105,7 +105,7 @@ fn show(
 
 fn print(out: &mut impl Write, is_json: bool, entry: &Value) -> Result<(), AdminCommandError> {
     if is_json {
-        return Ok(writeln!(out, "{entry}")?);
+        return Ok(writeln!(out, "{}", json_text(&entry))?);
     }
     let entry = Quarantined::deserialize(entry).map_err(io::Error::other)?;
     let Quarantined { number, public_key, store_id, entry_id, event, primary_key, .. } = &entry;
@@ -129,11 +129,24 @@ fn release(
     let path = format!("/admin/quarantine/{number}/release");
     let released: Value = admin.request_patiently("POST", &path)?;
     if is_json {
-        writeln!(out, "{released}")?;
+        writeln!(out, "{}", json_text(&released))?;
     } else {
         writeln!(out, "stored as {}", released["sequence"])?;
     }
     Ok(())
+}
+
+/// What to do where the file cannot be created.
+fn not_created(path: &Path, cause: &io::Error) -> AdminCommandError {
+    let path = path.display();
+    AdminCommandError::File(match cause.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!(
+                "{path} exists, and is left as it is: give another name with --to, or remove it first"
+            )
+        }
+        _ => format!("cannot create {path}: {cause}"),
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the file that was asked for")]
@@ -153,7 +166,7 @@ fn export(
     match to {
         None => io::copy(&mut bytes, out)?,
         Some(path) => {
-            let mut file = File::create_new(path)?;
+            let mut file = File::create_new(path).map_err(|cause| not_created(path, &cause))?;
             let copied =
                 io::copy(&mut bytes, &mut file).and_then(|copied| file.sync_all().map(|()| copied));
             if copied.is_err() {

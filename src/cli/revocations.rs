@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, percent_encode};
-use super::text::one_line;
+use super::text::{json_text, one_line};
 use crate::config::Span;
 
 /// Revoke a public key, a user or a token, at once and durably; or lift a revocation.
@@ -124,7 +124,7 @@ fn list_all(admin: &Admin, is_json: bool, out: &mut impl Write) -> Result<(), Ad
 
 fn print(out: &mut impl Write, is_json: bool, answer: &Value) -> Result<(), AdminCommandError> {
     if is_json {
-        return Ok(writeln!(out, "{answer}")?);
+        return Ok(writeln!(out, "{}", json_text(&answer))?);
     }
     let shown = Shown::deserialize(answer).map_err(io::Error::other)?;
     let until = shown.until.and_then(|until| Timestamp::from_second(until.try_into().ok()?).ok());

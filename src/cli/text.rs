@@ -1,7 +1,7 @@
 //! Values as people read them on a terminal.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use jiff::Timestamp;
 
@@ -24,6 +24,11 @@ pub(super) fn json_line(json: &str) -> Cow<'_, str> {
     escaped(json, |line, c| {
         let _ = write!(line, "\\u{:04x}", u32::from(c));
     })
+}
+
+/// A JSON value as [`json_line`] shows it.
+pub(super) fn json_text(value: &impl Display) -> String {
+    json_line(&value.to_string()).into_owned()
 }
 
 /// Lines of text, each as shown by [`one_line`].

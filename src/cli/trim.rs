@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::admin::percent_encode;
 use super::data_dir::is_confirmed;
 use super::place::{PlaceArgs, PlaceError, no_answer, printed};
-use super::text::{self, one_line, timestamp};
+use super::text::{self, json_text, one_line, timestamp};
 
 /// Remove the beginning of a store's feed for good; only the ids of its entries stay.
 ///
@@ -186,7 +186,7 @@ pub(super) fn run(args: &Args) -> Result<(), TrimCommandError> {
     body["force"] = args.force.into();
     let answer: Value = admin.request("POST", &path, Some(&body)).map_err(PlaceError::from)?;
     Ok(printed(if args.place.admin.json {
-        writeln!(io::stdout(), "{answer}")
+        writeln!(io::stdout(), "{}", json_text(&answer))
     } else {
         print(&Answer::deserialize(&answer).map_err(no_answer)?, true)
     })?)

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::progress::now;
-use super::text::{self, one_line, people_bytes, timestamp};
+use super::text::{self, json_text, one_line, people_bytes, timestamp};
 use crate::config::Span;
 
 /// Where a look is printed.
@@ -108,7 +108,7 @@ pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
         admin.each("/admin/stores", "stores", |value: Value| {
             empty.remove(value["storeId"].as_str().unwrap_or_default());
             if json {
-                return Ok(writeln!(out, "{value}")?);
+                return Ok(writeln!(out, "{}", json_text(&value))?);
             }
             let Store { name, head, entries, bytes, subscribers } =
                 Store::deserialize(&value).map_err(io::Error::other)?;
@@ -124,7 +124,7 @@ pub(super) fn stores(args: &StoresArgs) -> Result<(), AdminCommandError> {
         for name in empty {
             if json {
                 let store = json!({ "storeId": name, "head": 0, "entries": 0, "bytes": 0, "subscribers": 0 });
-                writeln!(out, "{store}")?;
+                writeln!(out, "{}", json_text(&store))?;
             } else {
                 writeln!(out, "{}  no entries yet", one_line(&name))?;
             }
@@ -200,14 +200,14 @@ pub(super) fn sessions(args: &SessionsArgs) -> Result<(), AdminCommandError> {
         };
         let path = format!("/admin/sessions/{id}{of}");
         let closed: Value = args.watch.admin.client()?.request("DELETE", &path, None)?;
-        let said = if json { closed.to_string() } else { format!("session {id} {what}") };
+        let said = if json { json_text(&closed) } else { format!("session {id} {what}") };
         let printed = writeln!(io::stdout(), "{said}").map_err(Into::into);
         return AdminCommandError::unless_reader_gone(printed);
     }
     args.watch.run(|admin, out| {
         admin.each("/admin/sessions", "sessions", |value: Value| {
             if json {
-                return Ok(writeln!(out, "{value}")?);
+                return Ok(writeln!(out, "{}", json_text(&value))?);
             }
             Ok(print_session(out, &Session::deserialize(&value).map_err(io::Error::other)?)?)
         })
@@ -283,7 +283,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), AdminCommandError> {
         for (entries, bytes, store) in grown.into_iter().take(HOTTEST) {
             if json {
                 let line = json!({ "storeId": store, "entriesPerSecond": entries, "bytesPerSecond": bytes });
-                writeln!(out, "{line}")?;
+                writeln!(out, "{}", json_text(&line))?;
             } else {
                 let bytes = people_bytes(bytes);
                 writeln!(out, "{}  {entries:.1} entries/s  {bytes}/s", one_line(store))?;

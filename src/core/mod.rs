@@ -8,9 +8,11 @@ pub(crate) mod intake;
 pub(crate) mod patience;
 pub(crate) mod projection;
 pub(crate) mod quota;
+pub(crate) mod requests;
 pub(crate) mod room;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod store;
 pub(crate) mod strangers;
+pub(crate) mod unread;
 pub(crate) mod validate;

@@ -3,31 +3,31 @@
 //! actix-http's dispatcher holds 16 KiB of buffers for a connection from the start, accepts a head of up to 128 KiB,
 //! and after an answer waits for the rest of the next request without a limit. So it does not see connections that have
 //! not sent a whole head: a silent connection costs one task, and the received part of a head counts against the
-//! budget.
+//! budget. Later requests reach it one at a time, see `talk`.
 //!
-//! Keeps: a connection is a stranger from the moment it is made; the head of the first request and of each later one
-//! arrives in time, or the connection ends. Leaves out: what is asked (`routes`).
+//! Keeps: a connection is a stranger from the moment it is made; the head of the first request arrives in time, or the
+//! connection ends. Leaves out: what is asked (`routes`).
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{Extensions, Protocol};
 use actix_web::rt::net::TcpStream;
-use bytes::Bytes;
+use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::first_bytes;
 use super::pace::Who;
 use super::sever::Severable;
 use super::socket::{set_options, severable};
+use super::talk::Talk;
 use super::wire::{Secure, Wire};
 use crate::actors::budget::{Holding, SMALL_HEAD_BYTES};
 use crate::actors::session::shared::Shared;
@@ -36,8 +36,8 @@ use crate::core::strangers::Place;
 use crate::services;
 
 /// The maximum size of the head of a request, in bytes. A request for a WebSocket must be shorter.
-const HEAD_BYTES_MAX: usize = 32 * 1_024;
-/// How much of a head is read at once.
+pub(super) const HEAD_BYTES_MAX: usize = 32 * 1_024;
+/// How much of a head is read at once, and at most before its turn.
 const READ_BYTES: usize = 4 * 1_024;
 
 const TOO_SLOW: &[u8] =
@@ -69,8 +69,7 @@ pub(super) async fn arrive(
     };
     let stranger = Arc::new(stranger);
     who.is(&stranger);
-    let timeout = shared.limits.handshake_timeout;
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + shared.limits.handshake_timeout;
     let Ok(wire) = timeout_at(deadline, wire(&shared, secure.as_ref(), stream)).await else {
         shared.metrics.connections_slow.inc();
         return Err(DispatchError::SlowRequestTimeout);
@@ -78,12 +77,10 @@ pub(super) async fn arrive(
     let mut arrived = Arrived {
         wire: wire?,
         severable,
-        head: Bytes::new(),
-        is_new: false,
+        held: BytesMut::new(),
+        is_session: false,
+        talk: Talk::new(Arc::clone(&shared), Arc::clone(&stranger), address),
         stranger,
-        timeout,
-        unanswered: 0,
-        deadline: None,
     };
     let answer = match timeout_at(deadline, arrived.read_head(&shared)).await {
         Ok(Ok(true)) => return Ok((arrived, Protocol::Http1, peer)),
@@ -133,16 +130,11 @@ pub(super) struct Arrived {
     wire: Wire,
     severable: Option<Severable>,
     /// Bytes that were read and that the dispatcher does not have yet.
-    head: Bytes,
-    /// The whole head has been handed over, and nothing else yet.
-    is_new: bool,
+    held: BytesMut,
+    /// It is a WebSocket now.
+    is_session: bool,
+    talk: Talk,
     stranger: Arc<Stranger>,
-    /// How long a request may take to arrive.
-    timeout: Duration,
-    /// Bytes that have arrived since the last answer.
-    unanswered: usize,
-    /// When the request has to be complete and answered.
-    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arrived {
@@ -167,6 +159,16 @@ impl Arrived {
         &mut self.wire
     }
 
+    /// What has arrived after the request that made it a WebSocket.
+    pub(super) fn take_held(&mut self) -> BytesMut {
+        std::mem::take(&mut self.held)
+    }
+
+    /// From now on a session sends on it, and the watchdog looks after its reader.
+    pub(super) const fn becomes_session(&mut self) {
+        self.is_session = true;
+    }
+
     /// Reads until a whole head has arrived; `false` if it is too long. Does not wait for the rest of what does not
     /// look like HTTP.
     async fn read_head(&mut self, shared: &Shared) -> io::Result<bool> {
@@ -184,7 +186,7 @@ impl Arrived {
             let is_http = head.first().is_some_and(u8::is_ascii_uppercase);
             if !is_http || has_end(&head[looked_at..]) {
                 first_bytes::look(&head, peer, &shared.complaints);
-                self.head = head.into();
+                self.held = BytesMut::from(&head[..]);
                 return Ok(true);
             }
             if head.len() > HEAD_BYTES_MAX {
@@ -195,15 +197,63 @@ impl Arrived {
         }
     }
 
-    /// Whether a later request of a stranger takes too long or is too large.
-    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.unanswered == 0 || self.stranger.is_accepted() {
-            self.deadline = None;
-            return false;
+    /// Reads a little, to be handed on later. Nothing is there afterwards if the client has closed its side.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The buffer exists only while this runs, not while it waits.
+        let mut bytes = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.wire).poll_read(cx, &mut buffer))?;
+        self.held.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Looks whether the client is still there, while its request waits for an answer. Reading nothing means the end.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The end comes after what is held.
+        if self.held.is_empty() {
+            ready!(self.poll_held(cx))?;
+            if self.held.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
         }
-        let until = Instant::now() + self.timeout;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        deadline.as_mut().poll(cx).is_ready() || self.unanswered > HEAD_BYTES_MAX
+        Poll::Pending
+    }
+
+    /// Reads into `buffer` what belongs to the current request. If nobody knows where that ends, reads nothing, which
+    /// means the end.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // The body of an administrator's request may be large, and nothing else is.
+        if self.talk.may_be_large() && self.held.is_empty() {
+            let before = buffer.filled().len();
+            if Pin::new(&mut self.wire).poll_read(cx, buffer)?.is_pending() {
+                return self.wait(cx);
+            }
+            let read = &buffer.filled()[before..];
+            let taken = self.talk.hand_on(read);
+            self.held.extend_from_slice(&read[taken..]);
+            buffer.set_filled(before + taken);
+            return Poll::Ready(Ok(()));
+        }
+        if self.held.is_empty() && self.poll_held(cx)?.is_pending() {
+            return self.wait(cx);
+        }
+        let some = self.held.len().min(buffer.remaining());
+        let taken = self.talk.hand_on(&self.held[..some]);
+        buffer.put_slice(&self.held[..taken]);
+        self.held.advance(taken);
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the client, until its time is up.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.talk.waits_for_client(cx) { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 
@@ -252,26 +302,16 @@ impl AsyncRead for Arrived {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.head.is_empty() {
-            let some = self.head.len().min(buffer.remaining());
-            buffer.put_slice(&self.head.split_to(some));
-            self.is_new = self.head.is_empty();
-            return Poll::Ready(Ok(()));
-        }
-        // The dispatcher has to look at the request before it reads ahead; otherwise up to 128 KiB of a stranger's
-        // first messages would come along with it.
-        if std::mem::take(&mut self.is_new) {
+        // It may turn out to come from an administrator, whose bodies may be larger.
+        if self.talk.pauses() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Reading nothing means the end.
-        if self.is_overdue(cx) {
-            return Poll::Ready(Ok(()));
+        if !self.talk.may_hand_on() {
+            return self.poll_meanwhile(cx);
         }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(cx, buffer))?;
-        self.unanswered += buffer.filled().len() - before;
-        Poll::Ready(Ok(()))
+        // Reading nothing means the end.
+        if self.talk.is_too_much() { Poll::Ready(Ok(())) } else { self.poll_request(cx, buffer) }
     }
 }
 
@@ -281,16 +321,35 @@ impl AsyncWrite for Arrived {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.unanswered = 0;
-        Pin::new(&mut self.wire).poll_write(cx, bytes)
+        let sent = Pin::new(&mut self.wire).poll_write(cx, bytes);
+        if self.is_session {
+            return sent;
+        }
+        match &sent {
+            Poll::Ready(Ok(count)) => self.talk.sent(bytes, *count),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.talk.waits_for_reader(cx, bytes.len())?,
+        }
+        sent
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
+        let flushed = Pin::new(&mut self.wire).poll_flush(cx)?;
+        if !self.is_session {
+            match flushed {
+                Poll::Ready(()) => self.talk.flushed(cx),
+                Poll::Pending => self.talk.waits_for_reader(cx, 0)?,
+            }
+        }
+        flushed.map(Ok)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.wire).poll_shutdown(cx)?;
+        if !self.is_session && shut_down.is_pending() {
+            self.talk.waits_for_reader(cx, 0)?;
+        }
+        shut_down.map(Ok)
     }
 }
 

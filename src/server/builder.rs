@@ -328,6 +328,7 @@ impl Builder {
             aside,
             budget,
             strangers,
+            unread: parking_lot::Mutex::default(),
             write_bytes_in_flight: Arc::default(),
             reads: Reads::default(),
         });

@@ -201,7 +201,13 @@ fn application(
     let nothing = move |request: HttpRequest| {
         std::future::ready(wrong_peers::nothing_here(&elsewhere, &request))
     };
-    let app = App::new().wrap(from_fn(accessed)).default_service(web::to(nothing));
+    let sockets = server.clone();
+    let sockets = from_fn(move |request: ServiceRequest, next: Next<_>| {
+        wrong_peers::socket_elsewhere(sockets.clone(), request, next)
+    });
+    // The last one comes first.
+    let app = App::new().wrap(sockets).wrap(from_fn(accessed));
+    let app = app.default_service(web::to(nothing));
     let app = app.configure(|config| match mounted {
         Mounted::Everything => {
             server.configure(config);

@@ -11,7 +11,7 @@ use super::handle::Server;
 use crate::actors::complaints::Complaint;
 #[cfg(feature = "console")]
 use crate::services::origin_policy::OriginPolicy;
-use crate::services::origin_policy::PageRequest;
+use crate::services::origin_policy::{PageOrigin, PageRequest};
 use crate::services::proxies::is_trusted;
 
 const FORWARDED_HOST: &str = "x-forwarded-host";
@@ -88,20 +88,34 @@ fn refused<P: std::fmt::Display>(
     let short = |text: &str| text.chars().take(200).collect::<String>();
     let (origin, host) =
         (short(page.origin.unwrap_or_default()), short(page.host.unwrap_or_default()));
-    let path = short(path);
-    let more = match proxy {
-        Some((said, proxy)) => format!(
-            "; {proxy} forwards it for {:?}: if that is your proxy, add \"{proxy}\" to trusted_proxies \
-             instead",
-            short(said)
-        ),
-        None => {
-            "; if a proxy is in front, it may pass Host on instead (docs/PROXIES.md)".to_owned()
-        }
+    let (path, proto) = (short(path), short(page.forwarded_proto.unwrap_or_default()));
+    let what = format!("a page of {origin:?} may not use {path:?} here");
+    let line = if origin.parse::<PageOrigin>().is_err() {
+        format!(
+            "{what}: no browser sends this as Origin, so no setting allows it. Have the program, or the proxy in \
+             front, send the page's origin, or no Origin at all if it is no page"
+        )
+    } else if page.differs_in_tls() {
+        format!(
+            "{what}: it was loaded without TLS, and the proxy says that the browser used TLS (X-Forwarded-Proto is \
+             {proto:?}). Open the page with https, or have the proxy send the scheme that the browser used \
+             (docs/PROXIES.md); to allow it as it is, add it to the configuration, origins = [{origin:?}]"
+        )
+    } else {
+        let more = match proxy {
+            Some((said, proxy)) => format!(
+                "; {proxy} forwards it for {:?}: if that is your proxy, add \"{proxy}\" to trusted_proxies \
+                 instead",
+                short(said)
+            ),
+            None => {
+                "; if a proxy is in front, it may pass Host on instead (docs/PROXIES.md)".to_owned()
+            }
+        };
+        format!(
+            "{what}, because Host is {host:?}: if it is yours, add it to the configuration, \
+             origins = [{origin:?}]{more}"
+        )
     };
-    let line = format!(
-        "a page of {origin:?} may not use {path:?} here, because Host is {host:?}: if it is yours, add it to \
-         the configuration, origins = [{origin:?}]{more}"
-    );
     Complaint::hourly(format!("page: {origin} {host}"), line)
 }

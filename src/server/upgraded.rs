@@ -86,9 +86,9 @@ where
 {
     let parts = framed.into_parts();
     let socket = Rc::new(RefCell::new(parts.io));
-    let first = Some(parts.read_buf).filter(|read| !read.is_empty());
-    // A copy, because the buffer must not be kept.
-    let first = first.map(|read| Bytes::copy_from_slice(&read));
+    // A copy, because the buffers must not be kept.
+    let first = [&parts.read_buf[..], &socket.borrow_mut().take_held()].concat();
+    let first = Some(Bytes::from(first)).filter(|first| !first.is_empty());
     let size = ReadSize::new(READ_BYTES);
     let gone = Gone::default();
     gone.received.set(first.as_ref().map_or(0, |first| first.len() as u64));
@@ -182,6 +182,7 @@ async fn answer(
 /// Sends `head`, then `body` as it arrives, then the end of the stream.
 async fn send(socket: &Socket, head: Bytes, mut body: BoxBody, sent: &Cell<u64>) -> io::Result<()> {
     write(socket, head).await?;
+    socket.borrow_mut().becomes_session();
     while let Some(bytes) = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
         let bytes = bytes.map_err(|error| io::Error::other(error.to_string()))?;
         let length = bytes.len() as u64;

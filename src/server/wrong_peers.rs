@@ -6,8 +6,11 @@
 //! (`actors::session`).
 
 use actix_http::ws::HandshakeError;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpRequest, HttpResponse};
 
 use super::caller::address_of;
 use super::handle::Server;
@@ -32,7 +35,7 @@ pub(super) fn no_websocket(
 /// Answers a request at a path where there is nothing.
 pub(super) fn nothing_here(server: &Server, request: &HttpRequest) -> HttpResponse {
     let sockets: Vec<&str> = server.inner().paths.iter().map(|path| path.as_str()).collect();
-    let mut advice = format!("a WebSocket is at {}", sockets.join(" and at "));
+    let mut advice = where_sockets_are(server);
     let path = request.path().trim_end_matches('/');
     let below = sockets.iter().find_map(|socket| path.strip_suffix(socket));
     if let Some(prefix) = below.filter(|prefix| !prefix.is_empty() && prefix.len() < 200) {
@@ -42,6 +45,36 @@ pub(super) fn nothing_here(server: &Server, request: &HttpRequest) -> HttpRespon
         complain(server, request, &format!("nothing is there; {advice}"));
     }
     HttpResponse::NotFound().body(format!("nothing is here; {advice}\n"))
+}
+
+/// Answers a request for a WebSocket at a path that takes other requests; any other request goes on.
+pub(super) async fn socket_elsewhere<B: MessageBody + 'static>(
+    server: Server,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse, Error> {
+    let path = request.path().trim_end_matches('/');
+    let mut sockets = server.inner().paths.iter().map(|path| path.as_str());
+    let is_known = request.match_pattern().is_some() || path.starts_with("/admin/");
+    if !is_known || sockets.any(|socket| socket == path) || !asks_for_socket(request.request()) {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    }
+    let advice = format!("this path takes no WebSocket; {}", where_sockets_are(&server));
+    complain(&server, request.request(), &advice);
+    Ok(request.into_response(HttpResponse::BadRequest().body(format!("{advice}\n"))))
+}
+
+fn asks_for_socket(request: &HttpRequest) -> bool {
+    let upgrade = request.headers().get(UPGRADE).and_then(|upgrade| upgrade.to_str().ok());
+    upgrade.is_some_and(|upgrade| upgrade.trim().eq_ignore_ascii_case("websocket"))
+}
+
+fn where_sockets_are(server: &Server) -> String {
+    let sockets: Vec<&str> = server.inner().paths.iter().map(|path| path.as_str()).collect();
+    match &sockets[..] {
+        [] => "this port has none".to_owned(),
+        sockets => format!("a WebSocket is at {}", sockets.join(" and at ")),
+    }
 }
 
 fn complain(server: &Server, request: &HttpRequest, what: &str) {

@@ -73,6 +73,16 @@ impl<'a> PageRequest<'a> {
     }
 }
 
+impl PageRequest<'_> {
+    /// Whether the page would be of the same host, had the trusted proxy not said that the browser used TLS.
+    pub(crate) fn differs_in_tls(&self) -> bool {
+        let plain = Self { forwarded_proto: None, ..*self };
+        let differs =
+            |origin: &PageOrigin| !is_same_host(origin, self) && is_same_host(origin, &plain);
+        self.origin.and_then(|origin| origin.parse().ok()).is_some_and(|origin| differs(&origin))
+    }
+}
+
 /// The origin of a page, as browsers send it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PageOrigin {

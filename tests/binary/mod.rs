@@ -35,6 +35,7 @@ mod proxies;
 mod quarantine;
 mod quotas;
 mod reload;
+mod requests;
 mod revocations;
 mod room;
 mod rpc;

@@ -7,7 +7,7 @@ use eventlog_server::protocol::rpc;
 use rustix::process::Signal;
 use tempfile::tempdir;
 
-use super::process::{Serve, data};
+use super::process::{Serve, data, logged};
 use crate::support::http;
 use crate::support::rpc::{RpcSocket, framed_entry, identity, identity_with};
 use crate::support::socket::Socket;
@@ -142,6 +142,31 @@ async fn a_stranger_with_ever_new_identities_comes_to_a_bound_that_outlives_rest
     let mut client = RpcSocket::connect(&rpc_url(&server)).await;
     bind(&mut client, "bob").await.expect("there is room");
     bind(&mut client, "carol").await.expect_err("no more");
+}
+
+/// An operator learns from the log which limit it is, and what else there is to do.
+#[tokio::test]
+async fn the_log_names_the_limit_that_newcomers_have_reached() {
+    let directory = tempdir().expect("a directory");
+    let (config, log) = (directory.path().join("c.toml"), directory.path().join("log"));
+    std::fs::write(&config, "[limits]\nkeys_max = 1\nidentities_max = 1\n").expect("written");
+    let store = directory.path().join("data");
+    let arguments = ["--dev", "--config", data(&config), "--data-dir", data(&store)];
+    let server = Serve::logged(&arguments, &log);
+    let mut client = Socket::connect(&server.url).await;
+    use_key(&mut client, "first").await.expect("there is room");
+    let mut other = RpcSocket::connect(&rpc_url(&server)).await;
+    bind(&mut other, "one").await.expect("there is room");
+    for n in 0..5 {
+        use_key(&mut client, &format!("stranger {n}")).await.expect_err("too many");
+        bind(&mut other, &format!("stranger {n}")).await.expect_err("too many");
+    }
+    for (what, setting) in [("public keys", "keys_max"), ("signing keys", "identities_max")] {
+        let line = logged(&log, &format!("new {what} are above [limits] {setting}"), 1).remove(0);
+        assert!(line.contains("keys that exist go on"), "{line}");
+        assert!(line.contains("eventlog-server keys assign"), "{line}");
+    }
+    use_key(&mut client, "first").await.expect("it was there");
 }
 
 #[tokio::test]

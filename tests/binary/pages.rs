@@ -77,6 +77,15 @@ async fn a_page_that_is_refused_is_in_the_log_with_what_to_configure_and_then_se
     assert_eq!(Socket::refused_status(&server.url, &forwarded).await, 403);
     let line = refused(&log, "https://app.example");
     assert!(line.contains("add \"127.0.0.1\" to trusted_proxies"), "{line}");
+    // What no setting allows is not advised.
+    for impossible in ["", "app.example", "https://*.app.example"] {
+        assert_eq!(Socket::refused_status(&server.url, &[("origin", impossible)]).await, 403);
+        let line = refused(&log, impossible);
+        assert!(
+            line.contains("no browser sends this as Origin") && !line.contains("origins = ["),
+            "{line}"
+        );
+    }
     drop(server);
 
     let server = Serve::of(allowed(Some("http://LOCALHOST:5173, https://app.example:443, null")));
@@ -105,6 +114,8 @@ async fn a_trusted_proxy_says_which_host_a_page_asked_for() {
     let mut serve = command(&["serve", "--listen", "127.0.0.1:0"]);
     serve.args(["--data-dir", data(directory.path())]).env("EVENTLOG_TRUSTED_PROXIES", "127.0.0.1");
     serve.env("EVENTLOG_AUTH_MODE", "allow-all");
+    let log = directory.path().join("serve.log");
+    serve.stderr(std::fs::File::create(&log).expect("a file"));
     let server = Serve::of(serve);
     Socket::connect_with(&server.url, &page).await;
     let insecure = [
@@ -113,4 +124,9 @@ async fn a_trusted_proxy_says_which_host_a_page_asked_for() {
         ("x-forwarded-proto", "https"),
     ];
     assert_eq!(Socket::refused_status(&server.url, &insecure).await, 403);
+    let line = refused(&log, "http://app.example");
+    assert!(
+        line.contains("X-Forwarded-Proto is \"https\"") && line.contains("PROXIES.md"),
+        "{line}"
+    );
 }

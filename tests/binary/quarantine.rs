@@ -117,6 +117,57 @@ async fn what_is_put_aside_is_seen_to_from_the_command_line() {
     assert_eq!(audited[audited.len() - 2..], expected);
 }
 
+/// Characters that turn the direction of what a terminal shows were printed as they are.
+#[tokio::test]
+async fn json_has_nothing_that_a_terminal_acts_on() {
+    let server = Logged::start(&configuration(100_000, ""));
+    let entries = [
+        framed_entry("Large\u{202e}", "\u{9b}31m", &vec![1; 150_000]),
+        framed_entry("Small", "\u{2066}s\u{7f}", b"small"),
+    ];
+    write(&server, "alice", &entries, &[1]).await;
+    server.keys(&["assign", "k\u{202e}", "t\u{2067}"]).ok();
+    let is_shown = |text: &str| text.chars().all(|c| c == '\n' || !c.is_control() && c.is_ascii());
+    let shown = said(&quarantine(&server, &["show", "1", "--json"]));
+    assert!(is_shown(&shown) && shown.contains(r"Large\u202e"), "{shown:?}");
+    let entry: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(
+        (&entry["event"], &entry["primaryKey"]),
+        (&entries[0].event.as_str().into(), &entries[0].primary_key.as_str().into())
+    );
+    let listed = said(&quarantine(&server, &["list", "--json"]));
+    let keys = server.keys(&["list", "--json"]).ok();
+    let team = ["entries", "team", "--token", ADMIN, "--json"];
+    let team = server.serve().run(&team).ok();
+    let stores = server.serve().run(&["stores", "--token", ADMIN, "--json"]).ok();
+    for (text, has) in
+        [(listed, r"\u009b31m"), (keys, r"k\u202e"), (team, r"\u2066s"), (stores, r"t\u2067")]
+    {
+        assert!(is_shown(&text) && text.contains(has), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_export_to_a_file_that_exists_says_what_to_do() {
+    let server = Logged::start(&configuration(100_000, ""));
+    write(&server, "alice", &[framed_entry("Large", "one", &vec![1; 150_000])], &[]).await;
+    let directory = tempdir().expect("a directory");
+    let path = directory.path().join("there");
+    std::fs::write(&path, "mine").expect("written");
+    let path = path.to_str().expect("UTF-8");
+    let ended = quarantine(&server, &["export", "1", "--to", path]);
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(&format!("{path} exists, and is left as it is: give another name with --to")),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_to_string(path).expect("it is there"), "mine");
+    let nowhere = quarantine(&server, &["export", "1", "--to", "/no/such/folder/file"]);
+    let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(said.contains("cannot create /no/such/folder/file"), "{said}");
+}
+
 #[tokio::test]
 async fn a_full_quarantine_is_said_once_and_another_key_gets_on() {
     let server = Logged::start(&configuration(100_000, ""));

@@ -26,7 +26,7 @@ use crate::support::{batch, entry, key};
 /// What any kind of them may cost, not counting kernel memory.
 const BYTES_MAX: u64 = 64 * 1_024 * 1_024;
 
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 15] = [
     "silent",
     "half-line",
     "slow-headers",
@@ -40,6 +40,8 @@ const KINDS: [&str; 13] = [
     "hello",
     "wrong-proofs",
     "refused",
+    "body",
+    "unread",
 ];
 
 #[test]

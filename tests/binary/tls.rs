@@ -92,6 +92,13 @@ async fn clients_and_commands_speak_tls_and_http_gets_a_hint() {
         said.starts_with("HTTP/1.1 400 ") && said.ends_with("wss:// in front, not http\n"),
         "{said}"
     );
+    for (url, arguments) in [
+        (format!("ws://{address}/eventlog"), &["tail", "--key", "alice"][..]),
+        (format!("http://{address}"), &["keys", "--token", "t", "list"]),
+    ] {
+        let said = server.run(&[arguments, &["--url", &url]].concat()).failed(1);
+        assert!(said.contains("write https:// or wss:// in front, not http"), "{said}");
+    }
     assert!(Socket::try_connect_tls(&server.url, &Authority::new().trusted(None)).await.is_none());
     let log = || std::fs::read_to_string(directory.path().join("log")).expect("a log");
     for line in ["speaks HTTP, and this port has TLS", "the TLS handshake failed", "can read"] {

@@ -55,6 +55,46 @@ fn http_at_the_path_of_a_websocket_and_a_websocket_elsewhere_are_told_where_to_g
     assert_eq!(text.matches("cannot connect").count(), 2, "once each\n{text}");
 }
 
+/// A WebSocket got what a GET gets, and the log had nothing.
+#[test]
+fn a_websocket_where_something_else_is_is_told_where_to_go() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let server = Serve::logged(&["--dev", "--data-dir", data(&directory.path().join("d"))], &log);
+    let paths = ["/healthz", "/readyz/", "/metrics", "/console", "/admin/keys", "/admin/what"];
+    for path in paths {
+        for _ in 0..2 {
+            let answer = upgrade(&server, path, "");
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+            assert!(answer.ends_with(
+                "this path takes no WebSocket; a WebSocket is at /eventlog and at /rpc\n"
+            ));
+        }
+        assert_eq!(
+            logged(&log, &format!("cannot connect at {path:?}: this path takes no"), 1).len(),
+            1
+        );
+    }
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert_eq!(text.matches("cannot connect").count(), paths.len(), "once each\n{text}");
+}
+
+/// Our own commands, where the URL says TLS and the port has none. See `tls` for the reverse.
+#[test]
+fn commands_that_begin_tls_where_there_is_none_say_so() {
+    let directory = tempdir().expect("a directory");
+    let server = Serve::dev(directory.path());
+    let address = server.address();
+    for (url, arguments) in [
+        (format!("wss://{address}/eventlog"), &["tail", "--key", "a"][..]),
+        (format!("https://{address}"), &["keys", "--token", "t", "list"]),
+        (format!("wss://{address}/eventlog"), &["stores", "--token", "t"]),
+    ] {
+        let said = server.run(&[arguments, &["--url", &url]].concat()).failed(1);
+        assert!(said.contains("this port has no TLS: write ws:// or http:// in front"), "{said}");
+    }
+}
+
 #[test]
 fn what_is_no_http_ends_at_once_and_is_named_in_the_log() {
     let directory = tempdir().expect("a directory");

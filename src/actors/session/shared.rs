@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::actors::budget::Budget;
@@ -20,6 +21,7 @@ use crate::actors::session::clock::Clock;
 use crate::actors::spill::Spill;
 use crate::actors::stores::Stores;
 use crate::actors::strangers::Strangers;
+use crate::core::unread::Unread;
 use crate::model::{Limits, PublicKey, RemoteId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::services::identities::{BindPolicy, Identities};
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     /// How much incomplete input connections may hold.
     pub(crate) budget: Arc<Budget>,
     pub(crate) strangers: Arc<Strangers>,
+    /// Answers over HTTP that strangers do not read.
+    pub(crate) unread: Mutex<Unread>,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: Arc<AtomicUsize>,
 }

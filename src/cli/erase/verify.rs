@@ -16,7 +16,7 @@ use super::{Args, backups};
 use crate::cli::admin::{Admin, AdminCommandError, AdminError};
 use crate::cli::bucket::BucketError;
 use crate::cli::data_dir::{DataDir, NoDataDirectory};
-use crate::cli::text::{counted, one_line, people_bytes, timestamp};
+use crate::cli::text::{counted, json_text, one_line, people_bytes, timestamp};
 use crate::config::BucketAddress;
 
 /// How often the server is asked whether it is done.
@@ -172,7 +172,7 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         let mut all = report;
         all["backups"] = searched.into();
         all["left"] = json!(left);
-        writeln!(io::stdout(), "{all}")?;
+        writeln!(io::stdout(), "{}", json_text(&all))?;
     }
     if left.is_empty() { Ok(()) } else { Err(VerifyError::Remains(left.join(", "))) }
 }

@@ -16,7 +16,7 @@ use self::lines::{LineError, Lines};
 use self::writing::{Refused, Writing};
 use super::place::{PlaceArgs, PlaceError};
 use super::progress::{Progress, Unit};
-use super::text::{self, one_line};
+use super::text::{self, json_text, one_line};
 
 /// Import the JSON lines of `export`, or one store of another server.
 ///
@@ -134,7 +134,7 @@ fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
         let (entries, new) = (tally.entries, tally.new);
         if json {
             let line = serde_json::json!({ "storeId": store, "entries": entries, "new": new });
-            writeln!(out, "{line}")?;
+            writeln!(out, "{}", json_text(&line))?;
         } else {
             let name = one_line(store.as_str());
             let known = entries - new;

@@ -37,6 +37,10 @@ pub(in crate::cli::bench) enum Kind {
     WrongProofs,
     /// Handshakes that are refused.
     Refused,
+    /// A body that does not end.
+    Body,
+    /// Many requests at once, whose answers they do not read.
+    Unread,
 }
 
 /// What a client of this kind sends.
@@ -45,6 +49,8 @@ pub(super) struct Script {
     pub(super) first: Vec<u8>,
     /// Sent repeatedly from then on.
     pub(super) again: Vec<u8>,
+    /// Whether it reads what it is answered.
+    pub(super) reads: bool,
 }
 
 impl Kind {
@@ -78,8 +84,13 @@ impl Kind {
             Self::Hello => (upgrade("/rpc", 10), call(&Call::Hello).repeat(50)),
             Self::WrongProofs => (upgrade("/rpc", 10), wrong_proof().repeat(50)),
             Self::Refused => (Vec::new(), b"GET /eventlog HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
+            Self::Body => {
+                let head = b"GET /healthz HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nfffff\r\n";
+                (head.to_vec(), b"x".to_vec())
+            }
+            Self::Unread => (b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(800), Vec::new()),
         };
-        Script { first, again }
+        Script { first, again, reads: self != Self::Unread }
     }
 }
 

@@ -195,7 +195,7 @@ async fn come_back(
     let mut coming = Some(coming);
     while !over.load(Ordering::Relaxed) {
         let coming = coming.take();
-        if let Ok(stream) = connect(to, number).await {
+        if let Ok(stream) = connect(to, number, &script).await {
             send(stream, &script, &over, coming).await;
         }
         let back = Instant::now() + BACK_AFTER;
@@ -206,10 +206,13 @@ async fn come_back(
 }
 
 /// From an address that the others do not use, if the server is on this machine.
-async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
+async fn connect(to: SocketAddr, number: usize, script: &Script) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Kernel memory is not what is measured.
     socket.set_send_buffer_size(16 * 1_024)?;
+    if !script.reads {
+        socket.set_recv_buffer_size(4 * 1_024)?;
+    }
     if to.is_ipv4() && to.ip().is_loopback() {
         let from = Ipv4Addr::new(127, 0, 1, 1 + (number / AN_ADDRESS) as u8);
         socket.bind((from, 0).into())?;
@@ -232,6 +235,9 @@ async fn send(stream: TcpStream, script: &Script, over: &AtomicBool, coming: Opt
         std::future::pending::<io::Result<()>>().await
     };
     let reads = async {
+        if !script.reads {
+            std::future::pending::<()>().await;
+        }
         let mut buffer = [0; 1_024];
         while read.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     };
