@@ -172,7 +172,7 @@ impl Newcomers {
             let key = key.in_log();
             log::warn!(
                 key:%, error = setting;
-                "{key} is refused: new {} are above [limits] {setting} ({unsaid} others before it); keys that exist go \
+                "{key} is refused: new {} are above [limits] {setting} ({unsaid} more since the last such line); keys that exist go \
                  on, and so does one that is given a store (eventlog-server keys assign KEY STORE); for further ones \
                  raise {setting}",
                 self.kind

@@ -183,7 +183,9 @@ impl RegistryActor {
             }
             Err(error @ RegistryError::Unavailable { .. }) => {
                 if let Some(unsaid) = self.unanswered.next_line(Instant::now().into_std()) {
-                    log::warn!("clients are refused: {error} ({unsaid} others before it)");
+                    log::warn!(
+                        "clients are refused: {error} ({unsaid} more since the last such line)"
+                    );
                 }
             }
             // The caller's proof names another store: that concerns nobody else.
@@ -191,7 +193,7 @@ impl RegistryActor {
                 if let Some(unsaid) = self.contradicted.next_line(Instant::now().into_std()) {
                     log::info!(
                         "a client is refused because its token or answer names another store: {error} \
-                         ({unsaid} others before it)"
+                         ({unsaid} more since the last such line)"
                     );
                 }
             }

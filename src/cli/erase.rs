@@ -29,15 +29,18 @@ use super::text::{json_text, one_line};
 /// How many entries are erased per call.
 pub(super) const AT_ONCE: usize = 1_000;
 
-/// Take the content of entries away for good: event, primary key, payload, and who wrote them.
+/// Erase the content of entries for good: event, primary key, payload, and who wrote them.
 ///
-/// Without --primary-key and --id it is the whole store, with its keys: then its name has to be typed.
+/// Without --primary-key and --id, the whole store is erased, with its keys; the command then asks you to type its
+/// name.
 ///
-/// Ids and sequences stay: what is sent again is acknowledged, and not stored. Readers pass over what is erased; what clients have got they keep. What is in
-/// quarantine of the same key or ids goes as well. Within an hour the server's files do not have the bytes any more either; backups keep them, see
-/// docs/DATA.md. `erase --verify` says whether a file still has some: then it fails.
+/// Ids and sequences stay: an erased entry that is sent again is acknowledged, and not stored. Readers skip erased
+/// entries. Clients keep what they already have. Entries in quarantine with the same primary key or ids are removed
+/// too. Within an hour the server's files do not have the content any more either; backups keep it, see docs/DATA.md.
+/// `erase --verify` looks for it in every file, and fails if any is left.
 ///
-/// While the server runs it is asked through its admin API (--url, --token). Of a stopped server, give --data-dir; then handlers hear of it after the next start.
+/// For a running server the command uses the admin API (--url, --token). For a stopped server, give --data-dir;
+/// handlers are then told after the next start.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -72,10 +75,10 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[group(required = false, multiple = false)]
 struct What {
-    /// All entries with exactly this primary key that are there now; it is no pattern
+    /// All entries that have exactly this primary key now; a * stands for itself
     #[arg(long, value_name = "KEY")]
     primary_key: Option<String>,
-    /// The entry with this id; may be given several times
+    /// The entry with this id; can be given several times
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<EntryId>,
 }
@@ -105,7 +108,7 @@ pub(super) enum EraseCommandError {
     #[error("store {0:?} does not exist")]
     NoSuchStore(StoreId),
     /// The data directory cannot be opened.
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { ", or leave out --data-dir: then the command asks the running server" } else { "" })]
     Open(#[from] OpenError),
     /// It cannot be read.
     #[error(transparent)]

@@ -6,18 +6,18 @@ use super::renew::{RenewArgs, RenewError, heal};
 
 const MEANING: &str = "\
 This makes another server of a data directory that may have less than clients know, and keeps all its entries:
-  - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
-    it still has, at its next start at the latest. That is all of its history, from every client;
-  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses no new entry;
+  - the server gets a new remote id: every client begins again from the first entry. At its next start at the latest,
+    it sends all of its history, so that what is missing here comes back;
+  - every store continues 1,000,000,000 above its last sequence, so that a client which kept running misses no new entry;
   - the old data is kept under names that end in `.before-heal-1`, and takes space until you remove it.
 ";
 
 #[cfg(feature = "postgres")]
 const DATABASE_MEANING: &str = "\
 This makes another server of a database that may have less than clients know, and keeps all its entries:
-  - the server gets a new remote id: every client begins again from the first entry, and sends what is missing here and
-    it still has, at its next start at the latest. That is all of its history, from every client;
-  - every store goes on 1,000,000,000 above its last sequence, so that a client which kept running misses no new entry.
+  - the server gets a new remote id: every client begins again from the first entry. At its next start at the latest,
+    it sends all of its history, so that what is missing here comes back;
+  - every store continues 1,000,000,000 above its last sequence, so that a client which kept running misses no new entry.
 ";
 
 /// Go on with a data directory that may be older than what clients have seen, after explaining the consequences.

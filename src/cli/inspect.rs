@@ -75,7 +75,7 @@ pub(super) enum InspectError {
 fn what_to_do(error: &OpenError) -> &'static str {
     match error {
         OpenError::InUse { .. } => {
-            "; stop the server, or ask it: `eventlog-server stores` and `entries` show the same"
+            ", or ask the server: `eventlog-server stores` and `entries` show the same"
         }
         _ => "",
     }
@@ -106,7 +106,7 @@ fn show(storage: &dyn Storage, args: &Args, out: &mut impl Write) -> Result<(), 
                 out.flush()?;
                 let (entries, erased) =
                     (text::entries(entries), text::counted(erased, "entry was", "entries were"));
-                eprintln!("printed {entries}; {erased} passed over, because they are erased");
+                eprintln!("printed {entries}; {erased} skipped (erased)");
             }
             Ok(())
         }

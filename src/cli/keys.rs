@@ -73,13 +73,13 @@ enum KeysCommand {
         #[arg(long)]
         reset: bool,
     },
-    /// Map all keys that Effect's own server has let in to one store
+    /// Map all keys that Effect's own server knows to one store
     ///
     /// For a database that `SqlEventLogServerUnencrypted` was running on: it keeps no map of its own. Keys that have a store keep it, and so
     /// do those that were used with one here. Asks the database that [storage] names, not a server, which may be running or not.
     #[cfg(feature = "postgres")]
     Import {
-        /// Of the table of signing keys that Effect's server keeps
+        /// From the table of signing keys that Effect's server keeps
         #[arg(long, required = true)]
         from_effect: bool,
         /// The store

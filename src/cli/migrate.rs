@@ -102,7 +102,7 @@ pub(super) enum MigrateCommandError {
 fn explain(error: &MigrateError) -> String {
     match error {
         MigrateError::Directory(OpenError::InUse { .. }) => {
-            format!("{error}; stop the server, or use --backup to copy most of it while it runs")
+            format!("{error}, or use --backup to copy most of it while the server runs")
         }
         MigrateError::Directory(OpenError::Backup { cause }) => {
             format!("nothing was moved: {cause}")

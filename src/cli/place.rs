@@ -59,7 +59,7 @@ pub(super) enum PlaceError {
     #[error(transparent)]
     Admin(#[from] AdminCommandError),
     /// The data directory cannot be opened.
-    #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { "; without --data-dir the command asks the server" } else { "" })]
+    #[error("{0}{hint}", hint = if matches!(.0, OpenError::InUse { .. }) { ", or leave out --data-dir: then the command asks the running server" } else { "" })]
     Open(#[from] OpenError),
     /// There is no data directory.
     #[error(transparent)]

@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// The data directory to make
     #[arg(long, value_name = "DIR", required_unless_present = "list")]
     data_dir: Option<PathBuf>,
-    /// Print what there is: of each generation from when to when, the newest one last, and its backups
+    /// Print the generations, each with its first and last moment and its backups; the newest comes last
     #[arg(long, conflicts_with_all = ["data_dir", "until", "generation"])]
     list: bool,
     /// Restore the state at this time, or after the change with this number
@@ -69,7 +69,8 @@ impl FromStr for End {
         if let Ok(position) = text.parse() {
             return Ok(Self(Until::Position(position)));
         }
-        let millis = parse_moment(text).map_err(|error| format!("no number, and {error}"))?;
+        let millis = parse_moment(text)
+            .map_err(|error| format!("this is not the number of a change, and {error}"))?;
         Ok(Self(Until::Millis(millis)))
     }
 }

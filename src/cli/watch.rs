@@ -247,7 +247,7 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
 
 /// Show the stores of a running server that grow most, over two seconds each time.
 ///
-/// Compares the stores that are open at both looks: those that were written to or followed lately.
+/// Compares the stores that are open both times: those that were written to or followed lately.
 #[derive(Debug, clap::Args)]
 pub(super) struct TopArgs {
     #[command(flatten)]

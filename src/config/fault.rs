@@ -145,10 +145,10 @@ Write one of these into the configuration file (--config FILE):
     jwks_url = "https://login.example/.well-known/jwks.json"   # or secret, public_key_file, jwks_file
 
     [auth]
-    mode = "http"                 # your application is asked, see docs/AUTH.md
+    mode = "http"                 # your application decides, see docs/AUTH.md
     [auth.http]
     url = "https://app.example/may"
-    headers = ["cookie"]          # what it gets to see of the handshake
-    # and in the environment EVENTLOG_AUTH_HTTP_SECRET=whsec_…, which it knows questions by
+    headers = ["cookie"]          # which headers of the handshake it sees
+    # and in the environment EVENTLOG_AUTH_HTTP_SECRET=whsec_…, which signs the questions
 
 or set EVENTLOG_AUTH_MODE=allow-all. To try things out on this machine: eventlog-server serve --dev"#;

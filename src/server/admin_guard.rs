@@ -117,7 +117,7 @@ pub(super) fn look_up(
     inner.shared.metrics.admin_tokens_refused.inc();
     if let Some(unsaid) = inner.guesses.line.next_line(now) {
         let address = address.map_or_else(|| "?".to_owned(), |address| address.to_string());
-        log::warn!(connection:% = address, error = "admin-token"; "a wrong admin token came from {address} ({unsaid} others before it)");
+        log::warn!(connection:% = address, error = "admin-token"; "a wrong admin token came from {address} ({unsaid} more since the last such line)");
     }
     match blocked {
         Some(wait) => Err(Failure::Guessing { seconds: wait.as_secs() + 1 }),

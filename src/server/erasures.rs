@@ -200,7 +200,9 @@ impl Erasures {
             }
             known = self.begun.is_read().then_some(due);
             if let Err(error) = self.tell_again().await {
-                log::warn!("what was erased again is told later: {error}");
+                log::warn!(
+                    "handlers are not told yet of what was erased again; the server tries again: {error}"
+                );
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

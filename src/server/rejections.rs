@@ -25,7 +25,7 @@ impl Rejections {
         let path = caller.path();
         log::info!(
             connection:% = address, error = "rejected";
-            "{address} is not let in at {path:?}: {rejected} ({unsaid} others before it)"
+            "{address} is not let in at {path:?}: {rejected} ({unsaid} more since the last such line)"
         );
     }
 }

@@ -415,5 +415,5 @@ fn a_directory_that_is_none_is_left_alone() {
     let place = Place::new();
     let data = place.path("data");
     let refused = run(&["export", "--data-dir", &data]).failed(1);
-    assert!(refused.contains("without --data-dir the command asks the server"), "{refused}");
+    assert!(refused.contains("leave out --data-dir"), "{refused}");
 }

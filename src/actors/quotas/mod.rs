@@ -166,7 +166,7 @@ impl Quotas {
             let key = key.in_log();
             log::info!(
                 key:%, store:%, error = "quota";
-                "{key} is refused in store {store:?}: {exceeded} ({unsaid} others before it)"
+                "{key} is refused in store {store:?}: {exceeded} ({unsaid} more since the last such line)"
             );
         }
         exceeded

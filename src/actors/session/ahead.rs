@@ -40,7 +40,7 @@ impl Ahead {
         said.0 = Some(now);
         let unsaid = std::mem::take(&mut said.1);
         let why = format!(
-            "has store {store:?} up to {}, but here it ends at {head} ({unsaid} others before it). If the data \
+            "has store {store:?} up to {}, but here it ends at {head} ({unsaid} more since the last such line). If the data \
              directory was restored, rolled back or copied, new entries get sequences that were given out before, \
              and such clients never get these entries: stop the server and run `eventlog-server heal`. Otherwise \
              the client is wrong",

@@ -52,7 +52,7 @@ impl Preview {
         };
         let is_yes = if what.is_whole() {
             println!(
-                "All {} of store {store:?} lose their content, and its keys are removed, for good.{more}",
+                "{} of store {store:?} {lose} content, and the keys of the store are removed, for good.{more}",
                 entries(count)
             );
             is_confirmed_by(store)

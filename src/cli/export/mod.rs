@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// The store [default: all]
     #[arg(long)]
     store: Option<StoreId>,
-    /// The file to write or to continue; `-` is standard output, as without this
+    /// The file to write or to continue; `-` is standard output, which is the default
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The first sequence

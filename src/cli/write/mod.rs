@@ -73,7 +73,7 @@ pub(super) struct Args {
     /// The id, a UUID [default: a new UUIDv7]
     #[arg(long, requires = "event", value_parser = parse_id)]
     id: Option<EntryId>,
-    /// Most events in one batch; a batch is stored whole or not at all
+    /// How many events one batch has at most; a batch is stored whole or not at all
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 }

@@ -100,7 +100,8 @@ impl Database {
     pub fn rebuild(path: &Path, options: &DatabaseOptions) -> Result<(), OpenError> {
         let (files, _) = Files::open(path, options.ballast_bytes)?;
         compact::finish(&files, None).map_err(|error| OpenError::unavailable(path, &error))?;
-        rebuild::rebuild(&files, options, "it was asked for").map_err(|failure| failure.of(path))
+        rebuild::rebuild(&files, options, "a rebuild was asked for")
+            .map_err(|failure| failure.of(path))
     }
 
     /// Continues with what is left of a damaged data directory, under another remote id and with every store far above

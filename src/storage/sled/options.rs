@@ -117,7 +117,7 @@ impl Default for DatabaseOptions {
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process has it open, or this one already has.
-    #[error("the data directory {path:?} is in use by another process")]
+    #[error("the data directory {path:?} is in use by another process; stop that process first")]
     InUse {
         /// The data directory.
         path: PathBuf,

@@ -43,7 +43,7 @@ async fn what_is_erased_is_known_before_the_directory_is_opened() {
     assert!(!clean && said.contains("1 erased entry is known\n"), "{said}");
     assert!(said.contains("made when the directory is opened next"), "{said}");
     let shown = inspect(&place, &["--store", "default"]);
-    assert!(!shown.contains("somebody") && shown.contains("1 entry was passed over"), "{shown}");
+    assert!(!shown.contains("somebody") && shown.contains("1 entry was skipped"), "{shown}");
     let (_, said) = place.verify(None, &[]);
     assert!(said.contains("still have to be cleaned"), "{said}");
     // Without an archive it is known as well.
@@ -74,7 +74,7 @@ async fn an_earlier_moment_is_restored_from_an_archive_that_was_written_again() 
         assert_eq!(files_with(&place.data(), SECRET), Vec::<String>::new());
         let shown = inspect(&place, &["--store", "default"]);
         let count = if until.is_some() { 49 } else { 99 };
-        assert!(shown.contains(&format!("printed {count} entries; 1 entry was passed over")));
+        assert!(shown.contains(&format!("printed {count} entries; 1 entry was skipped")));
         let mut verify = place.command(&["verify", "--data-dir"]);
         verify.arg(place.data());
         let (done, said) = run(verify);
@@ -196,6 +196,6 @@ async fn what_is_restored_from_a_bucket_has_nothing_of_what_was_erased() {
         assert!(done, "{said}");
         let shown = inspect(&place, &["--store", "default"]);
         assert!(!shown.contains("somebody"), "{shown}");
-        assert!(shown.contains("printed 49 entries; 1 entry was passed over"), "{shown}");
+        assert!(shown.contains("printed 49 entries; 1 entry was skipped"), "{shown}");
     }
 }

@@ -244,7 +244,9 @@ impl Inner {
         self.failed_count.fetch_add(1, Ordering::Relaxed);
         if let Some(unsaid) = self.failures.next_line(now()) {
             let shown = &self.shown;
-            log::warn!("{shown} does not say who may do what: {why} ({unsaid} others before it)");
+            log::warn!(
+                "{shown} does not say who may do what: {why} ({unsaid} more since the last such line)"
+            );
         }
     }
 }

@@ -77,7 +77,10 @@ impl HttpOptions {
     pub(super) fn check(&self) -> Result<Uri, HttpError> {
         let empty = |option, reason| Err(HttpError::Empty { option, reason });
         if self.secrets.is_empty() {
-            return empty("secret", "is needed: questions are signed");
+            return empty(
+                "secret",
+                "is needed to sign questions; set it, or EVENTLOG_AUTH_HTTP_SECRET, or `secret_file`",
+            );
         }
         if self.requests_max == 0 {
             return empty("requests_max", "is 0: no question would be asked");

@@ -91,7 +91,9 @@ impl JwtOptions {
 #[non_exhaustive]
 pub enum JwtError {
     /// Nothing could be checked.
-    #[error("there is no key to check tokens with: a secret, a public key, or a JSON Web Key Set")]
+    #[error(
+        "there is no key to check tokens with: set a secret, a public key, or a JSON Web Key Set (`secret`, `secret_file`, `public_key_file`, `jwks_file`, `jwks_url`)"
+    )]
     NoKey,
     /// No token could arrive.
     #[error("`tokens` is empty: there is no place to look for a token")]
