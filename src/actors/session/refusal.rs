@@ -53,7 +53,7 @@ pub(crate) enum Refusal {
     )]
     NeedsProof,
     #[error(
-        "pinned: the signing key {signing_key} is not the one that was set for this public key; an administrator can \
+        "pinned: the signing key {signing_key} is not set for this public key; an administrator can \
          set it with `eventlog-server keys pin`"
     )]
     NotPinned { signing_key: Box<str> },
