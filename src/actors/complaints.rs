@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::model::{PublicKey, key_as_field};
 use crate::services::Caller;
+use crate::services::identities::{SigningKey, signing_key_to_hex};
 
 /// How many causes are remembered. When there are more, all are forgotten.
 const REMEMBERED_MAX: usize = 4_096;
@@ -60,6 +61,19 @@ pub(crate) fn no_store(key: &PublicKey, caller: &Caller, how_else: Option<&str>)
         argument(key)
     );
     Complaint::once(format!("no store: {key}"), line).about_key(Some(key.as_str()))
+}
+
+/// About a key that is to be used with a signing key that nobody has pinned, with the command that does it.
+pub(crate) fn not_pinned(key: &PublicKey, caller: &Caller, signing_key: &SigningKey) -> Complaint {
+    let (address, path) = (caller.shown_address(), caller.shown_path());
+    let shown = signing_key_to_hex(signing_key);
+    let line = format!(
+        "the public key {} has no signing key, and {address} at {path} is refused; to set the one that it has shown, if that \
+         is this user's: eventlog-server keys pin {} {shown}",
+        key.in_log(),
+        argument(key)
+    );
+    Complaint::once(format!("not pinned: {key} {shown}"), line).about_key(Some(key.as_str()))
 }
 
 /// The key for the command; not where the log must not show it.

@@ -38,10 +38,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR|s3://…|-")]
     to: PathBuf,
     /// Keep this many backups in the folder, and remove files that only older ones need [default: all]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count)]
     keep: Option<usize>,
     #[command(flatten)]
     place: PlaceArgs,
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "it is a number from 1 on; without --keep all are kept".to_owned())
 }
 
 /// `backup` failed.

@@ -41,7 +41,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SEQUENCE")]
     from: Option<u64>,
     /// Look only at the last N entries there are [default: 20 without --from]
-    #[arg(long, value_name = "N", conflicts_with = "from")]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = parse_last)]
     last: Option<NonZero<u64>>,
     /// Print only the entry with this id
     #[arg(long, conflicts_with_all = ["from", "last"], value_parser = parse_id)]
@@ -148,7 +148,11 @@ fn print(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
     writeln!(out, "{sequence}  {at}  {event}  {key}  {by}  {payload}")
 }
 
-fn parse_id(text: &str) -> Result<EntryId, String> {
+fn parse_last(text: &str) -> Result<NonZero<u64>, String> {
+    text.parse().map_err(|_| "it is a number from 1 on".to_owned())
+}
+
+pub(super) fn parse_id(text: &str) -> Result<EntryId, String> {
     let wrong =
         "an id is a UUID such as 018bcfe5-6800-70e1-8101-010101010101, which `entries` prints";
     text.parse().map_err(|_| wrong.to_owned())

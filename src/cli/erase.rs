@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use self::asking::Preview;
 use super::admin::{AdminArgs, AdminCommandError, percent_encode};
 use super::data_dir::{DataDir, NoDataDirectory};
+use super::entries::parse_id;
 use super::erase_store::erase_store;
 use super::peer::wrong;
 use super::text::{json_text, one_line};
@@ -79,7 +80,7 @@ struct What {
     #[arg(long, value_name = "KEY")]
     primary_key: Option<String>,
     /// The entry with this id; can be given several times
-    #[arg(long = "id", value_name = "ID")]
+    #[arg(long = "id", value_name = "ID", value_parser = parse_id)]
     ids: Vec<EntryId>,
 }
 

@@ -37,6 +37,9 @@ fn wrong_command_lines_exit_with_2_and_say_what_is_wrong() {
             "'--id <ID>': an id is a UUID",
         ),
         (&["entries", "--store", "a", "--id", "nope"], "'--id <ID>': an id is a UUID"),
+        (&["entries", "--store", "a", "--last", "0"], "'--last <N>': it is a number from 1 on"),
+        (&["erase", "--store", "a", "--id", "nope"], "'--id <ID>': an id is a UUID"),
+        (&["backup", "--to", "a", "--keep", "0"], "'--keep <COUNT>': it is a number from 1 on"),
         (&["bench", "echo", "--url", "ws://h:1"], "--url"),
         (
             &["bench", "write", "--connections", "0"],

@@ -7,6 +7,7 @@ use eventlog_server::protocol::rpc::{self, Identity};
 use eventlog_server::services::identities::signing_key_to_hex;
 use tempfile::{TempDir, tempdir};
 
+use super::logged::Logged;
 use super::process::{Ended, Serve, data, run};
 use crate::support::rpc::{RpcSocket, framed_entry, identity, identity_with};
 use crate::support::socket::Socket;
@@ -48,6 +49,23 @@ async fn write(client: &mut RpcSocket) -> Result<(), rpc::ErrorCode> {
 async fn msgpack_write(client: &mut Socket) -> Result<(), (ErrorCode, String)> {
     client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
     client.next_answer().await.map(drop).map_err(|refusal| (refusal.code, refusal.message))
+}
+
+#[tokio::test]
+async fn a_signing_key_that_is_not_pinned_is_logged_once_with_the_command_that_pins_it() {
+    let server = Logged::start(&format!("[auth]\nmode = \"grants\"\n{ASSIGN}{GRANT}"));
+    let alice = identity("alice");
+    for _ in 0..3 {
+        let mut client = RpcSocket::connect(&server.url().replace("/eventlog", "/rpc")).await;
+        client.authenticate(&alice).await.expect_err("refused");
+    }
+    let command = format!("eventlog-server keys pin alice {}", signing_key(&alice));
+    let log = server.log();
+    assert_eq!(
+        log.lines().filter(|line| line.contains(" WARN ") && line.contains(&command)).count(),
+        1,
+        "{log}"
+    );
 }
 
 /// A stranger said Hello and authenticated as alice before she did: his key was bound, he had her grant, and she was

@@ -141,3 +141,19 @@ async fn a_node_counts_its_statements_and_connections_under_names_that_the_docum
     assert!((1.0..=8.0).contains(&connections), "{connections}");
     assert!(value("eventlog_storage_pool_wait_seconds_count").expect("a count") >= 1.0);
 }
+
+/// A node removes unfinished writes from its directory when it starts, so two of them cannot share one.
+#[test]
+fn a_second_node_in_the_same_directory_is_refused() {
+    let Some((_, url)) = database() else { return };
+    let mut node = Node::dev(&url);
+    let mut second = binary();
+    second.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]);
+    second.arg(node.directory.path());
+    second.env("EVENTLOG_STORAGE_KIND", "postgres").env("EVENTLOG_STORAGE_URL", &url);
+    let refused = second.output().expect("it ends");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("needs a data_dir of its own"), "{told}");
+    // It is free once the first one has ended, in whatever way.
+    node.kill();
+}

@@ -8,6 +8,7 @@ use super::refusal::Refusal;
 use super::shared::Shared;
 use super::wire::Names;
 use crate::actors::access::Allowed;
+use crate::actors::complaints::not_pinned;
 use crate::actors::guard::guarded;
 use crate::actors::newcomers::Entered;
 use crate::actors::registry::Said;
@@ -120,7 +121,10 @@ pub(crate) async fn may_be(
         return ask(BINDING, async { shared.identities.bind(key, signing_key).await }).await;
     }
     match shared.bind_policy {
-        BindPolicy::Pinned => Err(Refusal::NotPinned { signing_key: hex() }),
+        BindPolicy::Pinned => {
+            shared.complaints.log(&not_pinned(key, caller, signing_key));
+            Err(Refusal::NotPinned { signing_key: hex() })
+        }
         BindPolicy::Named if named.is_none() => Err(Refusal::NotNamed { signing_key: hex() }),
         BindPolicy::FirstUse | BindPolicy::Named => {
             let entered = may_enter(shared, key).await?;

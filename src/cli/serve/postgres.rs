@@ -1,5 +1,6 @@
 //! Everything in a PostgreSQL database.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,30 @@ fn create_dir_all(folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)
 }
 
+/// Locks the directory of a node: another one would remove what this one has in it, such as large writes that are not whole yet.
+fn lock(data_dir: &Path) -> Result<File, PostgresError> {
+    let shown = data_dir.display();
+    let unusable =
+        |error: std::io::Error| PostgresError::Unusable(format!("{shown}: {error}").into());
+    let mut open = File::options();
+    let lock = open
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data_dir.join("lock"))
+        .map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+        Err(TryLockError::WouldBlock) => {
+            let told = format!(
+                "{shown} is in use by another process; each node needs a data_dir of its own"
+            );
+            Err(PostgresError::Unusable(told.into()))
+        }
+    }
+}
+
 /// Opens the database that `choice` names. Blocks.
 pub(super) fn open(choice: &PostgresChoice, data_dir: &Path) -> Result<Kept, PostgresError> {
     let mut options = options(choice);
@@ -27,6 +52,7 @@ pub(super) fn open(choice: &PostgresChoice, data_dir: &Path) -> Result<Kept, Pos
         let told = format!("{}: {error}", data_dir.display());
         PostgresError::Unusable(told.into())
     })?;
+    let lock = lock(data_dir)?;
     options.heads_file = Some(data_dir.join("postgres-heads"));
     options.erased_dir = Some(data_dir.join("postgres-erased"));
     let postgres = Postgres::open(&options)?;
@@ -39,7 +65,10 @@ pub(super) fn open(choice: &PostgresChoice, data_dir: &Path) -> Result<Kept, Pos
         identities: Arc::new(PostgresIdentities::new(postgres.clone())),
         records: Arc::new(PostgresRecords::new(postgres.clone())),
         journal: Arc::new(PostgresJournal::new(postgres)),
-        close: Box::new(|| Ok(())),
+        close: Box::new(move || {
+            drop(lock);
+            Ok(())
+        }),
     })
 }
 

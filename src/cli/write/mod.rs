@@ -108,6 +108,16 @@ pub(super) enum WriteError {
         /// What went wrong.
         cause: RemoteError,
     },
+    /// The outcome of the write of the event of the flags is unknown.
+    #[error(
+        "{cause}; the event may or may not be stored: write it again with --id {id} to find out"
+    )]
+    One {
+        /// What went wrong.
+        cause: RemoteError,
+        /// The id of the event.
+        id: EntryId,
+    },
     /// The runtime cannot be started, or the result cannot be printed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -131,7 +141,12 @@ async fn write(args: Args) -> Result<(), WriteError> {
     let remote = peer.connect().await?;
     if let Some(event) = single {
         let batch = Batch::from_entries([event.as_ref()]);
-        return append(&remote, key, batch).await.map(drop);
+        return append(&remote, key, batch).await.map(drop).map_err(|error| match error {
+            WriteError::Remote { cause } if !cause.is_definite() => {
+                WriteError::One { cause, id: event.id }
+            }
+            error => error,
+        });
     }
     if io::stdin().is_terminal() {
         eprintln!("reading events, a JSON object a line; Ctrl-D ends");

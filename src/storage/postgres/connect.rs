@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::poll_fn;
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ use super::schema;
 use super::tables::Tables;
 use super::tls::Tls;
 use super::{PostgresError, PostgresOptions};
+use crate::model::seldom::Seldom;
 
 /// The port of a URL without one.
 const PORT: u16 = 5432;
@@ -175,6 +177,9 @@ async fn process_of(client: &Client) -> Result<Option<String>, Failed> {
     }))
 }
 
+/// All connections are told when the database stops.
+static WARNED: Seldom = Seldom::every(Duration::from_secs(10));
+
 /// If waiting for a standby is ended from outside, that is reported as a success with a warning: the entries are
 /// committed here, and may be lost with this server. Such a warning has no code of its own.
 fn note(notice: &DbError, warnings: &AtomicU64) {
@@ -182,7 +187,14 @@ fn note(notice: &DbError, warnings: &AtomicU64) {
     let codes = [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN];
     if is_warning && codes.contains(notice.code()) {
         warnings.fetch_add(1, Ordering::Release);
-        log::warn!("the database warns: {}", notice.message());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a database that stops tells each connection"
+        )]
+        if let Some(unsaid) = WARNED.next_line(Instant::now()) {
+            let message = notice.message();
+            log::warn!("the database warns: {message} ({unsaid} more since the last such line)");
+        }
     } else {
         log::debug!("the database says: {}", notice.message());
     }
