@@ -55,7 +55,9 @@ async fn two_browsers_share_a_list_through_restarts_conflicts_and_a_removed_key(
         node::build_application();
         play(command, directory.path(), server, (&url, &at));
     });
-    played.await.expect("it ends well");
+    if let Err(failed) = played.await {
+        std::panic::resume_unwind(failed.into_panic());
+    }
 }
 
 /// Runs the script, and does what it asks for.

@@ -372,7 +372,7 @@ await step("dead letters are tried again and dismissed", async () => {
 
 await manyLetters({ page, write, admin })
 
-await longPayloads({ page, write })
+await longPayloads({ page, write, admin })
 
 await typing({ page, admin })
 

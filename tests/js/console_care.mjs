@@ -167,12 +167,15 @@ export const manyLetters = async ({ page, write, admin }) => {
 }
 
 // Payloads that the server sends only the beginning of.
-export const longPayloads = async ({ page, write }) => {
+export const longPayloads = async ({ page, write, admin }) => {
   await step("the beginning of a long payload is decoded", async () => {
     const text = Buffer.from("é".repeat(1024))
     const payloads = [Buffer.concat([Buffer.from([0x81, 0xa4]), Buffer.from("text"), Buffer.from([0xda, 0x08, 0x00]), text]), Buffer.concat([Buffer.from("a"), text])]
     await write("long", payloads.map((payload) => ({ event: "Long", primaryKey: "", payload: payload.toString("base64") })))
+    const { payload } = await (await admin("POST", "schema-binary", { json: { text: "é".repeat(1024) } })).json()
+    await write("long", [{ event: "Framed", primaryKey: "", payload }])
     await visit(page, "#/stores/long")
+    await shows(page, '{"#bde64e3e":"ééé', ".feed")
     await shows(page, '{"text":"ééé', ".feed")
     await shows(page, "aééé", ".feed")
   })

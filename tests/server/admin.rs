@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventlog_server::protocol::rpc::payload::json::infer;
 use eventlog_server::server::{AdminRight, AdminToken, Server};
 use eventlog_server::services::StoreRegistry;
 use eventlog_server::services::auth::AllowAll;
@@ -288,6 +289,25 @@ async fn a_stream_has_what_was_there_and_what_comes_and_goes_on_where_it_was() {
     let mut some = Events::open(&server, "?primaryKey=n59", None).await;
     append(&server, 59..60).await;
     assert_eq!((some.next(2).await, again.next(1).await), (vec![63, 64], vec![64]));
+}
+
+/// The payloads of Effect's clients can only be read whole: who asks for their beginning gets that of what they mean.
+#[tokio::test]
+async fn of_a_long_payload_the_beginning_of_its_meaning_is_shown() {
+    let (server, _) = server(Arc::new(WatchedStorage::default())).await;
+    let payload =
+        |letters: usize| infer(&json!({ "text": "é".repeat(letters) })).expect("a payload");
+    let sizes = [9, 500, 40_000];
+    let entries = sizes.map(|letters| entry("E", "", &payload(letters))).to_vec();
+    server.server.write_to_store(store("team"), entries, false).await.expect("written");
+    let (_, page) = get(&server, "/stores/team/entries?payloadMax=101").await;
+    assert_eq!(page["entries"][0]["codec"], "schema-binary");
+    let start = format!("{{\"#bde64e3e\":\"{}", "é".repeat(43));
+    let [cut, long] = [1, 2].map(|at| page["entries"][at].clone());
+    assert_eq!((cut["payloadStart"].as_str(), cut.get("codec")), (Some(start.as_str()), None));
+    assert_eq!(long.get("payloadStart"), None, "too much to read for a glance");
+    let (_, page) = get(&server, "/stores/team/entries?payloadMax=0").await;
+    assert_eq!(page["entries"][1].get("payloadStart"), None);
 }
 
 /// A watcher is shown the newest entries, and told how many were skipped.

@@ -38,6 +38,7 @@ const tryPretty = (json) => {
 export const preview = (entry) => {
   if (entry.payloadBytes === 0) return "(empty)"
   if (entry.codec !== undefined) return JSON.stringify(entry.payload)
+  if (entry.payloadStart !== undefined) return `${entry.payloadStart}…`
   const raw = base64ToBytes(short(entry.payloadBase64, 320).replace("…", ""))
   const isCut = raw.length < entry.payloadBytes
   return asText(raw, isCut) ?? (isCut ? beginning(raw) : undefined) ?? `0x${Array.from(raw.subarray(0, 60), (byte) => byte.toString(16).padStart(2, "0")).join("")}`

@@ -41,7 +41,7 @@ pub fn put_entry(
 }
 
 /// Appends an entry for somebody who looks, without a line end: the length of its payload, at most `bytes_max` bytes of
-/// it, and its meaning if all of it is there. Entries made by compaction have no writer.
+/// it, and its meaning, or as much of that as it is given bytes of the payload. Entries made by compaction have no writer.
 pub fn put_shown(
     out: &mut String,
     sequence: Sequence,
@@ -54,12 +54,31 @@ pub fn put_shown(
     put(out, format_args!(r#"}},"payloadBytes":{},"payloadBase64":""#, payload.len()));
     BASE64.encode_string(&payload[..payload.len().min(bytes_max)], out);
     out.push('"');
-    if payload.len() <= bytes_max
-        && let Some((codec, json)) = shown(payload)
-    {
+    if payload.len() > bytes_max {
+        put_start(out, payload, bytes_max);
+    } else if let Some((codec, json)) = shown(payload) {
         put(out, format_args!(r#","codec":"{codec}","payload":{json}"#));
     }
     out.push('}');
+}
+
+/// Payloads up to here are read whole to show what they begin with: somebody may look at a feed of them for long.
+const STARTED_BYTES_MAX: usize = 64 * 1024;
+
+/// Appends the first `bytes_max` bytes of the JSON for a payload of the RPC protocol. The beginning of its bytes would
+/// tell nothing; that of other payloads does.
+fn put_start(out: &mut String, payload: &[u8], bytes_max: usize) {
+    if bytes_max == 0 || payload.len() > STARTED_BYTES_MAX {
+        return;
+    }
+    if let Some(guessed) = guess(payload, &Names::default()) {
+        let mut json = guessed.to_string();
+        let whole_letters =
+            (0..=bytes_max.min(json.len())).rev().find(|at| json.is_char_boundary(*at));
+        json.truncate(whole_letters.unwrap_or(0));
+        out.push_str(r#","payloadStart":"#);
+        text(&json, out);
+    }
 }
 
 fn put_all_but_payload(
