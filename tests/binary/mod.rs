@@ -28,6 +28,7 @@ mod logs;
 mod metrics;
 mod newcomers;
 mod openapi;
+mod packaging;
 mod pages;
 pub mod process;
 mod proof;

@@ -6,6 +6,7 @@ pub mod expanding;
 pub mod fake;
 pub mod history;
 pub mod http;
+pub mod json_schema;
 pub mod jwt;
 pub mod panicking;
 pub mod process;
