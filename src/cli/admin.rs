@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{Request, Response, StatusCode};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::address::{DEFAULT, ServerUrl};
@@ -52,8 +52,10 @@ impl AdminArgs {
         let token = self.token.as_ref().ok_or(AdminCommandError::NoToken)?;
         let certificates =
             if self.url.is_secure() { self.connection.certificates()? } else { Vec::new() };
+        let shown = if self.url.is_secure() { self.connection.shown()? } else { None };
+        let shown = shown.map(|shown| shown.of_requests()).transpose()?;
         let headers = self.connection.headers();
-        Ok(Admin::connecting(&self.url, token.as_str(), headers, &certificates))
+        Ok(Admin::connecting(&self.url, token.as_str(), headers, (&certificates, shown)))
     }
 }
 
@@ -159,15 +161,16 @@ fn beginning(body: &[u8]) -> String {
 impl Admin {
     /// A client of the server at `url`, with the authorities that browsers trust.
     pub(super) fn new(url: &ServerUrl, token: &str) -> Self {
-        Self::connecting(url, token, Vec::new(), &[])
+        Self::connecting(url, token, Vec::new(), (&[], None))
     }
 
-    /// Like [`Admin::new`], with these additional headers, and with these authorities instead, if there are any.
+    /// Like [`Admin::new`], with these additional headers, and with these authorities instead, if there are any. The
+    /// other certificate is shown to a server that asks for one.
     fn connecting(
         url: &ServerUrl,
         token: &str,
         headers: Vec<(String, String)>,
-        certificates: &[Vec<u8>],
+        (certificates, shown): (&[Vec<u8>], Option<ClientCert>),
     ) -> Self {
         let roots = match certificates {
             [] => RootCerts::WebPki,
@@ -176,7 +179,7 @@ impl Admin {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .tls_config(TlsConfig::builder().root_certs(roots).client_cert(shown).build())
             .build();
         Self { agent: config.into(), base: url.http(), token: token.to_owned(), headers }
     }
@@ -336,7 +339,7 @@ mod tests {
 
     fn admin_at(url: &str) -> Admin {
         let headers = vec![("x-team".to_owned(), "blue".to_owned())];
-        Admin::connecting(&url.parse().expect("a URL"), "t0ken", headers, &[])
+        Admin::connecting(&url.parse().expect("a URL"), "t0ken", headers, (&[], None))
     }
 
     #[test]

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin::{Admin, AdminCommandError, percent_encode};
+use super::screen::Out;
 use super::text::{hex, json_line, json_text, one_line, timestamp};
-use super::watch::{Out, WatchArgs};
+use super::watch::WatchArgs;
 
 /// How many are requested at a time.
 const PAGE: u64 = 1_000;

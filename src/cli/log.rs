@@ -11,7 +11,7 @@ use log::{Log, Metadata, Record};
 use parking_lot::RwLock;
 use serde_json::Map;
 
-use crate::config::{LogFormat, LogPlan};
+use crate::config::{Levels, LogFormat, LogPlan};
 
 /// Input that cannot be read as a request comes from strangers; the server itself logs what it looks like.
 const SERVING: &str = "info,actix_server=warn,actix_http=off";
@@ -56,13 +56,19 @@ pub(super) fn serve(plan: &LogPlan) {
     eventlog_server::model::hash_keys_in_log(plan.hashes_keys);
 }
 
-/// `EVENTLOG_LOG`, or otherwise `RUST_LOG`, takes precedence over `filter`.
+/// `EVENTLOG_LOG`, or otherwise `RUST_LOG`, takes precedence over `filter`, unless it is wrong.
 fn put(filter: &str, format: LogFormat) {
-    let said = ["EVENTLOG_LOG", "RUST_LOG"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|levels| !levels.is_empty()));
+    let said = ["EVENTLOG_LOG", "RUST_LOG"].into_iter().find_map(|name| {
+        let levels = std::env::var(name).ok().filter(|levels| !levels.is_empty())?;
+        Some(levels.parse::<Levels>().map_err(|why| format!("{name} is ignored: {why}")))
+    });
+    let (filter, wrong) = match said {
+        None => (filter.to_owned(), None),
+        Some(Ok(Levels(levels))) => (levels, None),
+        Some(Err(wrong)) => (filter.to_owned(), Some(wrong)),
+    };
     let mut builder = env_logger::Builder::new();
-    builder.parse_filters(&said.unwrap_or_else(|| filter.to_owned())).format_timestamp_millis();
+    builder.parse_filters(&filter).format_timestamp_millis();
     // At lower levels they write whole addresses, whose queries may be secret.
     for client in ["ureq", "ureq_proto"] {
         builder.filter_module(client, log::LevelFilter::Warn);
@@ -76,6 +82,9 @@ fn put(filter: &str, format: LogFormat) {
     // Fails if a logger is set, which is then this one.
     let _ = log::set_logger(&LOG);
     log::set_max_level(most);
+    if let Some(wrong) = wrong {
+        log::warn!("{wrong}");
+    }
 }
 
 fn json(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {

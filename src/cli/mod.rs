@@ -20,6 +20,7 @@ mod entries;
 mod entry;
 mod erase;
 mod erase_store;
+mod examples;
 mod export;
 mod grants;
 mod groups;
@@ -43,6 +44,7 @@ mod rebuild;
 mod renew;
 mod restore;
 mod revocations;
+mod screen;
 mod serve;
 mod shell;
 mod tail;
@@ -59,12 +61,12 @@ use std::process::ExitCode;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A sync server for local-first apps: one durable, ordered log of events per store, streamed to every client of
 /// that store.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(version, max_term_width = examples::COLUMNS_MAX, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,6 +83,7 @@ Environment:
   EVENTLOG_ADMIN_TOKEN   the token of commands that use the admin API, the same as their --token
   EVENTLOG_TOKEN   the same as --token of write and tail
   EVENTLOG_CA   the same as --ca
+  EVENTLOG_CERT, EVENTLOG_CERT_KEY   the same as --cert and --cert-key
   EVENTLOG_LOG   what is logged to standard error: error, warn, info, debug, trace (or RUST_LOG)
   EVENTLOG_…     every setting of the server, see config.example.toml
 
@@ -126,7 +129,10 @@ enum Command {
 
 /// The command line of this process. Ends the process if it is wrong, or asks for help.
 fn parsed() -> Cli {
-    Cli::try_parse().unwrap_or_else(|mut error| {
+    let mut command = examples::fitted(Cli::command());
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| error.format(&mut command)).unwrap_or_else(|mut error| {
         if error.get(ContextKind::Usage).is_some() {
             let usage = usage(std::env::args_os().skip(1));
             error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));

@@ -103,8 +103,10 @@ impl Peer {
         }
         let trusted_certificates =
             if self.url.is_secure() { self.connection.certificates()? } else { Vec::new() };
+        let shown = if self.url.is_secure() { self.connection.shown()? } else { None };
+        let certificate = shown.map(|shown| shown.of_client()).transpose()?;
         let protocol = self.spoken()?;
-        Ok(Options { protocol, headers, trusted_certificates, ..Options::default() })
+        Ok(Options { protocol, headers, trusted_certificates, certificate, ..Options::default() })
     }
 
     fn spoken(&self) -> Result<client::Protocol, PeerError> {

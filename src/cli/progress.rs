@@ -12,6 +12,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use eventlog_server::storage::Work;
+
 use super::text::people_bytes;
 
 /// What takes less time is over before anybody asks.
@@ -35,7 +37,16 @@ pub(super) struct Progress {
 impl Progress {
     /// Begins to show the progress of `what`, if somebody sees it: `done` of `total`, if that is known.
     pub(super) fn start(what: &'static str, unit: Unit, total: Option<u64>) -> Self {
-        Self::measured(what, unit, total, Arc::default(), None)
+        let done: Arc<AtomicU64> = Arc::default();
+        let counted = Arc::clone(&done);
+        Self::measured(what, unit, done, move || (counted.load(Ordering::Relaxed), total))
+    }
+
+    /// The progress of a rebuild or a restore.
+    pub(super) fn of(what: &'static str, work: &Work) -> Self {
+        let work = work.clone();
+        let look = move || (work.done(), Some(work.total()));
+        Self::measured(what, Unit::Bytes, Arc::default(), look)
     }
 
     /// The same where standard output is the result: on a terminal, the output itself shows the progress.
@@ -50,30 +61,30 @@ impl Progress {
     /// are read again.
     pub(super) fn reading(what: &'static str, directories: &[&Path]) -> Self {
         let total = directories.iter().map(|path| bytes_in(path)).sum();
-        let total = Some(total).filter(|_| bytes_read().is_some());
-        Self::measured(what, Unit::Bytes, total, Arc::default(), bytes_read())
+        let before = bytes_read();
+        let total = Some(total).filter(|_| before.is_some());
+        let before = before.unwrap_or_default();
+        let look = move || (bytes_read().unwrap_or_default().saturating_sub(before), total);
+        Self::measured(what, Unit::Bytes, Arc::default(), look)
     }
 
+    /// `look` returns what is done, and what there is to do if that is known.
     fn measured(
         what: &'static str,
         unit: Unit,
-        total: Option<u64>,
         done: Arc<AtomicU64>,
-        read_before: Option<u64>,
+        look: impl Fn() -> (u64, Option<u64>) + Send + 'static,
     ) -> Self {
         if !io::stderr().is_terminal() {
             return Self { done, line: None };
         }
         let (stop, stopped) = channel();
-        let counted = Arc::clone(&done);
         let began = now();
         let show = move || {
             let mut wait = PATIENCE;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 wait = EVERY;
-                let read =
-                    read_before.and_then(|before| Some(bytes_read()?.saturating_sub(before)));
-                let done = read.unwrap_or_else(|| counted.load(Ordering::Relaxed));
+                let (done, total) = look();
                 eprint!("\r\x1b[K{}", line(what, unit, done, total, began.elapsed()));
                 // Nothing depends on it more than on the next one.
                 let _ = io::stderr().flush();

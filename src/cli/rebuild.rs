@@ -29,9 +29,9 @@ pub(super) enum RebuildError {
 
 pub(super) fn run(args: &Args) -> Result<(), RebuildError> {
     args.data.must_exist()?;
-    let progress =
-        Progress::reading("rebuild", &[&args.data.path.join("log"), &args.data.archive()]);
-    Database::rebuild(&args.data.path, &args.data.options())?;
+    let options = args.data.options();
+    let progress = Progress::of("rebuild", &options.work);
+    Database::rebuild(&args.data.path, &options)?;
     drop(progress);
     println!("the database was rebuilt");
     Ok(())

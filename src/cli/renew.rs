@@ -6,6 +6,7 @@ use std::path::Path;
 use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError, Renewed};
 
 use super::data_dir::{DataDir, NoDataDirectory, is_confirmed};
+use super::progress::Progress;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RenewArgs {
@@ -41,13 +42,20 @@ pub(super) enum RenewError {
 type Renew = fn(&Path, &DatabaseOptions) -> Result<Renewed, OpenError>;
 
 /// Explains the consequences, asks for confirmation, does it, and reports what happened to the old content.
-fn renew(args: &RenewArgs, meaning: &str, how: Renew) -> Result<(), RenewError> {
+fn renew(
+    what: &'static str,
+    args: &RenewArgs,
+    meaning: &str,
+    how: Renew,
+) -> Result<(), RenewError> {
     args.data.must_exist()?;
     println!("{meaning}");
     if !args.yes && !is_confirmed()? {
         return Err(RenewError::NotConfirmed);
     }
+    let progress = Progress::reading(what, &[&args.data.path]);
     let renewed = how(&args.data.path, &args.data.options())?;
+    drop(progress);
     for lost in &renewed.lost {
         println!("lost: {lost}");
     }
@@ -58,7 +66,7 @@ fn renew(args: &RenewArgs, meaning: &str, how: Renew) -> Result<(), RenewError> 
 }
 
 pub(super) fn heal(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {
-    renew(args, meaning, Database::heal)
+    renew("heal", args, meaning, Database::heal)
 }
 
 /// The same for a database.
@@ -78,5 +86,5 @@ pub(super) fn heal_database(
 }
 
 pub(super) fn accept_loss(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {
-    renew(args, meaning, Database::accept_loss)
+    renew("accept-loss", args, meaning, Database::accept_loss)
 }

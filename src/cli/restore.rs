@@ -12,7 +12,7 @@ use eventlog_server::storage::sled::{
 };
 
 use super::bucket::{Bucket, BucketError, FetchError, Shipped, fetch, generations};
-use super::progress::Progress;
+use super::progress::{Progress, Unit};
 use super::text::{counted, parse_moment, people_bytes, timestamp};
 use crate::config::BucketAddress;
 
@@ -178,7 +178,10 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     let kept = tempfile::tempdir_in(parent).map_err(keep)?;
     match address {
         None if is_archive => adopt(&args.from, kept.path())?,
-        None => unpack(io::stdin().lock(), kept.path())?,
+        None => {
+            let progress = Progress::start("receive", Unit::Bytes, None);
+            unpack(progress.counting(io::stdin().lock()), kept.path())?;
+        }
         Some(address) => {
             let bucket = Bucket::open(&address)?;
             let fetched = fetch(&bucket, args.generation.as_deref(), kept.path())?;
@@ -246,8 +249,9 @@ fn restore(args: &Args, from: &Path) -> Result<(), RestoreError> {
     };
     let until = args.until.map(|End(until)| until);
     let wanted = Wanted { generation: args.generation.clone(), until };
-    let progress = Progress::reading("restore", &[from]);
-    let restored = Database::restore(&backups, to, &DatabaseOptions::default(), &wanted)?;
+    let options = DatabaseOptions::default();
+    let progress = Progress::of("restore", &options.work);
+    let restored = Database::restore(&backups, to, &options, &wanted)?;
     drop(progress);
     let of = restored
         .time_millis

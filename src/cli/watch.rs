@@ -1,7 +1,7 @@
 //! `stores`, `sessions`, `top`, and the repetition of `entries`: what a running server has and does, once or again and again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, IsTerminal, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -12,14 +12,10 @@ use serde_json::{Value, json};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError, percent_encode};
 use super::progress::now;
+use super::screen::{self, Out};
 use super::text::{self, json_text, one_line, people_bytes, timestamp};
 use crate::config::Span;
 
-/// Where a look is printed.
-pub(super) type Out = BufWriter<Stdout>;
-
-/// How many bytes are printed at once.
-const SHOWN_AT_ONCE: usize = 64 << 10;
 /// `top` shows so many stores.
 const HOTTEST: usize = 20;
 /// Stores without entries are shown if there are no more keys than this.
@@ -56,14 +52,17 @@ impl WatchArgs {
         let is_screen = self.watch.is_some() && !self.admin.json && io::stdout().is_terminal();
         let (mut has_answered, mut is_away) = (false, false);
         loop {
-            let mut out = Out::with_capacity(SHOWN_AT_ONCE, io::stdout());
-            if is_screen {
-                // Clears the screen.
-                out.write_all(b"\x1b[2J\x1b[H")?;
-            } else if has_answered && !self.admin.json {
+            let mut out = if is_screen {
+                Out::screen(io::stdout(), screen::size())?
+            } else {
+                Out::whole(io::stdout())
+            };
+            if has_answered && !is_screen && !self.admin.json {
                 writeln!(out)?;
             }
-            match look(&admin, &mut out).and_then(|()| Ok(out.flush()?)) {
+            let looked = look(&admin, &mut out);
+            // What was shown before it failed stays.
+            match looked.and(out.end().map_err(Into::into)) {
                 Ok(()) => (has_answered, is_away) = (true, false),
                 Err(AdminCommandError::Admin(away @ AdminError::Unreachable { .. }))
                     if has_answered && self.watch.is_some() =>
@@ -145,6 +144,8 @@ fn assigned(admin: &Admin) -> BTreeSet<String> {
 }
 
 /// Show who is connected to a running server and what they follow, or close a connection.
+///
+/// Live streams of the admin API are in the list as well.
 #[derive(Debug, clap::Args)]
 pub(super) struct SessionsArgs {
     #[command(subcommand)]
@@ -177,6 +178,17 @@ struct Session {
     received_bytes: u64,
     sent_bytes: u64,
     subscriptions: Vec<Subscription>,
+    /// Of a live stream: the name of the token that opened it, and what it follows.
+    token: Option<String>,
+    stream: Option<Followed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Followed {
+    store_id: String,
+    cursor: u64,
+    lag: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -225,6 +237,8 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
         received_bytes,
         sent_bytes,
         subscriptions,
+        token,
+        stream,
     } = session;
     let address = address.as_deref().unwrap_or("?");
     let subject = subject.as_ref().map(|subject| format!("  {}", one_line(subject)));
@@ -237,8 +251,14 @@ fn print_session(out: &mut impl Write, session: &Session) -> io::Result<()> {
         out,
         "{id}  {address}  {path}{subject}{certificate}  since {since}  received {received}  sent {sent}"
     )?;
+    let lag_of = |lag: &Option<u64>| lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string());
+    if let Some(Followed { store_id, cursor, lag }) = stream {
+        let token = one_line(token.as_deref().unwrap_or("?"));
+        let (lag, store) = (lag_of(lag), one_line(store_id));
+        writeln!(out, "    token {token} follows {store}: next {cursor}, {lag} behind")?;
+    }
     for Subscription { public_key, store_id, cursor, lag } in subscriptions {
-        let lag = lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string());
+        let lag = lag_of(lag);
         let (key, store) = (one_line(public_key), one_line(store_id));
         writeln!(out, "    {key} follows {store}: next {cursor}, {lag} behind")?;
     }

@@ -79,6 +79,7 @@ mod state;
 mod wire;
 
 pub use crate::protocol::rpc::Identity;
+pub use crate::tls::{ClientCertificate, WrongCertificate};
 pub use changes::{Changes, Pages};
 pub use error::{ConnectError, ErrorCode, HeadError, RemoteError};
 pub use options::{Options, Protocol, RpcOptions};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::StoreId;
 use crate::protocol::rpc::Identity;
+use crate::tls::ClientCertificate;
 
 /// How a client behaves. The defaults suit an application that syncs in the background.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Options {
     /// Certificates (X.509, DER) of authorities to trust for `wss://`, besides those that browsers trust. Default:
     /// none.
     pub trusted_certificates: Vec<Vec<u8>>,
+    /// What is shown to a server that asks for a certificate. Default: none.
+    pub certificate: Option<ClientCertificate>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             message_bytes_max: 16 * MIB,
             headers: Vec::new(),
             trusted_certificates: Vec::new(),
+            certificate: None,
         }
     }
 }

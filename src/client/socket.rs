@@ -19,7 +19,7 @@ use super::error::ConnectError;
 use super::options::{Options, Protocol};
 use super::wire::{self, Keyring, Wire};
 use crate::model::RemoteId;
-use crate::tls::trusting;
+use crate::tls::showing;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -102,7 +102,8 @@ impl Target {
     }
 
     fn tls(&self) -> Arc<ClientConfig> {
-        let make = || Arc::new(trusting(&self.options.trusted_certificates));
+        let Options { trusted_certificates, certificate, .. } = &self.options;
+        let make = || Arc::new(showing(trusted_certificates, certificate.as_ref()));
         Arc::clone(self.tls.get_or_init(make))
     }
 }

@@ -9,8 +9,15 @@ use super::units::Levels;
 const PREFIX: &str = "EVENTLOG_";
 
 /// Variables for the command line or the log, which are not settings.
-const OTHERS: [&str; 5] =
-    ["EVENTLOG_CONFIG", "EVENTLOG_URL", "EVENTLOG_LOG", "EVENTLOG_TOKEN", "EVENTLOG_CA"];
+const OTHERS: [&str; 7] = [
+    "EVENTLOG_CONFIG",
+    "EVENTLOG_URL",
+    "EVENTLOG_LOG",
+    "EVENTLOG_TOKEN",
+    "EVENTLOG_CA",
+    "EVENTLOG_CERT",
+    "EVENTLOG_CERT_KEY",
+];
 
 /// The one that says what is logged, instead of the setting.
 const LOG: &str = "EVENTLOG_LOG";

@@ -61,7 +61,7 @@ pub(crate) use sources::Effective;
 pub(crate) use storage::PostgresChoice;
 pub(crate) use storage::StorageChoice;
 use units::Origins;
-pub(crate) use units::{Address, Span, Token};
+pub(crate) use units::{Address, Levels, Span, Token};
 
 /// Every setting, with its description and its default.
 const EXAMPLE: &str = include_str!("../../config.example.toml");

@@ -59,6 +59,35 @@ fn help_is_wrapped_to_the_terminal() {
     }
 }
 
+/// The commands among the examples of a help, each as the shell reads it.
+fn examples(help: &str) -> Vec<String> {
+    let is_head = |line: &&str| line.starts_with("Examples") || line.starts_with("Try it out");
+    let block = help.lines().skip_while(|line| !is_head(line)).skip(1);
+    let block: Vec<&str> = block.take_while(|line| line.starts_with("  ")).collect();
+    let joined = block.join("\n").replace("\\\n", " ");
+    let lines = joined.lines().map(|line| line.split(" # ").next().unwrap_or_default());
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    lines.map(words).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+/// Whoever copies an example from a narrow terminal gets all of it.
+#[test]
+fn an_example_that_is_wider_than_the_terminal_goes_on_behind_a_backslash() {
+    let mut further = 0;
+    for arguments in COMMANDS {
+        let [narrow, wide] = ["60", "100"].map(|columns| help(arguments, columns));
+        assert_eq!(examples(&narrow), examples(&wide), "{arguments:?}");
+        for line in examples(&narrow) {
+            let first = line.split(' ').next().unwrap_or_default();
+            let is_command = ["eventlog-server", "export", "ssh", "echo"].contains(&first)
+                || first.contains('=');
+            assert!(is_command, "{arguments:?}: {line}");
+        }
+        further += narrow.matches("\\\n      ").count();
+    }
+    assert!(further > 10, "{further}");
+}
+
 #[test]
 fn a_command_shows_its_own_options() {
     let echo = help(&["bench", "echo"], "100");

@@ -11,6 +11,7 @@ use eventlog_server::storage::sled::{BackupError, Backups, DirectoryNote, Tail};
 
 use super::ship::{is_ledger, parse_tail};
 use super::{Bucket, BucketError, Object};
+use crate::cli::progress::{Progress, Unit};
 
 const NOTED: &str = "restored-";
 
@@ -155,12 +156,17 @@ fn one(
     let note = DirectoryNote::decode(&text).filter(|note| note.generation() == folder);
     let note = note.ok_or_else(|| FetchError::NoNote(folder.to_owned()))?;
     let mut bytes = 0;
-    for (name, object) in files(folder, objects) {
+    let wanted = files(folder, objects);
+    let total = wanted.iter().map(|(_, object)| object.bytes).sum();
+    let progress = Progress::start("fetch", Unit::Bytes, Some(total));
+    for (name, object) in wanted {
         let mut file = File::create(path.join(&name))?;
         bucket.get(&object.name, &mut file)?;
         file.sync_all()?;
         bytes += object.bytes;
+        progress.add(object.bytes);
     }
+    drop(progress);
     let not_whole = |cause| FetchError::NotWhole { generation: folder.to_owned(), cause };
     Backups::new(to).adopt(&note, written_millis).map_err(not_whole)?;
     note_restore(bucket, folder, objects, &path)?;

@@ -153,6 +153,8 @@ pub(super) struct Chunk<'a> {
     pub(super) frames: Frames<'a>,
     /// Whether something before it was skipped.
     pub(super) behind_fault: bool,
+    /// Where it ends in the file, in bytes.
+    pub(super) end: u64,
 }
 
 struct Label {
@@ -187,7 +189,7 @@ impl<'a> ChunkReader<'a> {
             self.at = start + label.data_bytes as u64;
             if self.load(start, &label).is_some() {
                 let behind_fault = self.fault;
-                return Ok(Some(Chunk { frames: Frames(&self.plain), behind_fault }));
+                return Ok(Some(Chunk { frames: Frames(&self.plain), behind_fault, end: self.at }));
             }
             self.fault = true;
         }

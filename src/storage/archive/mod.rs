@@ -37,6 +37,7 @@ pub(crate) use names::Kind;
 pub(crate) use read::Archived;
 pub(crate) use retention::Retention;
 
+use crate::storage::Work;
 use crate::storage::commit_log::{Generation, Position};
 
 /// The numbers of tails are above those of all files of a log. A tail's number is this plus the number of its first
@@ -48,6 +49,8 @@ pub(crate) const TAILS_FROM: u64 = 1_000_000_000_000_000;
 pub(crate) struct Archive {
     folder: PathBuf,
     generation: Generation,
+    /// What is read counts here.
+    work: Work,
 }
 
 /// A file of an archive.
@@ -111,7 +114,7 @@ impl Archive {
                 std::fs::remove_file(path)?;
             }
         }
-        Ok(Self { folder, generation })
+        Ok(Self { folder, generation, work: Work::default() })
     }
 
     /// Writes this text about the archive's directory to the file [`NOTE`].
@@ -128,8 +131,13 @@ impl Archive {
     }
 
     /// The archive in `folder`, for reading while another process writes to it.
-    pub(crate) const fn to_read(folder: PathBuf, generation: Generation) -> Self {
-        Self { folder, generation }
+    pub(crate) fn to_read(folder: PathBuf, generation: Generation) -> Self {
+        Self { folder, generation, work: Work::default() }
+    }
+
+    /// What is read of it counts there.
+    pub(crate) fn counting(self, work: &Work) -> Self {
+        Self { work: work.clone(), ..self }
     }
 
     /// The files, each in its latest version: by number, with a base before the log file of the same number.

@@ -9,6 +9,7 @@ use super::names::Kind;
 use super::{
     Archive, ArchiveDamage, ArchiveDamageKind, ArchiveError, ArchivedFile, Listing, Unreadable,
 };
+use crate::storage::Work;
 use crate::storage::commit_log::{FoundFrame, Position};
 
 /// What a read finds, in order.
@@ -31,9 +32,12 @@ impl Archive {
         mut visit: impl FnMut(Archived<'_>) -> Result<(), E>,
     ) -> Result<Position, E> {
         let listing = self.files().map_err(ArchiveError::from)?;
-        let from = match listing.files.iter().rfind(|file| file.kind == Kind::Base) {
+        let base = listing.files.iter().rfind(|file| file.kind == Kind::Base);
+        self.work.expect(base.map_or(0, |base| base.bytes));
+        self.expect_files(&listing, base.map_or(Position(0), |base| base.last));
+        let from = match base {
             Some(base) => {
-                base.visit(Position(0), &mut visit)?;
+                base.visit(Position(0), &self.work, &mut visit)?;
                 base.last
             }
             None => self.without_base(&listing, &mut visit)?,
@@ -48,7 +52,14 @@ impl Archive {
         visit: impl FnMut(Archived<'_>) -> Result<(), E>,
     ) -> Result<Position, E> {
         let listing = self.files().map_err(ArchiveError::from)?;
+        self.expect_files(&listing, from);
         self.read_files(&listing, from, visit)
+    }
+
+    /// The files with frames after `from` are going to be read.
+    fn expect_files(&self, listing: &Listing, from: Position) {
+        let wanted = listing.files.iter().filter(|file| file.kind == Kind::Log && file.last > from);
+        self.work.expect(wanted.map(|file| file.bytes).sum());
     }
 
     /// Reports that there is no base; what it stood for ends before the first existing frame.
@@ -83,7 +94,7 @@ impl Archive {
                     let (from, to) = (last.next(), Some(file.first.before()));
                     visit(Archived::Damage(&ArchiveDamage { path, kind, from, to }))?;
                 }
-                file.visit(last, &mut visit)?;
+                file.visit(last, &self.work, &mut visit)?;
                 last = file.last;
             }
             number = file.number;
@@ -110,9 +121,10 @@ impl ArchivedFile {
     fn visit<E: From<ArchiveError>>(
         &self,
         from: Position,
+        work: &Work,
         visit: &mut impl FnMut(Archived<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.read(from, |found| match (found, self.kind) {
+        self.read(from, work, |found| match (found, self.kind) {
             (Ok(part), Kind::Base) => visit(Archived::Base(part.body)),
             (Ok(frame), Kind::Log) => visit(Archived::Frame(frame)),
             (Err(damage), Kind::Log) => visit(Archived::Damage(&damage)),
@@ -126,6 +138,7 @@ impl ArchivedFile {
     fn read<E: From<ArchiveError>>(
         &self,
         from: Position,
+        work: &Work,
         mut visit: impl FnMut(Result<FoundFrame<'_>, ArchiveDamage>) -> Result<(), E>,
     ) -> Result<(), E> {
         let (first, last) = match self.kind {
@@ -139,7 +152,10 @@ impl ArchivedFile {
             let kind = if is_fault { ArchiveDamageKind::Chunk } else { ArchiveDamageKind::Gap };
             ArchiveDamage { path: self.path.clone(), kind, from: expected, to: Some(to) }
         };
+        let mut counted = 0;
         while let Some(chunk) = chunks.next().map_err(ArchiveError::from)? {
+            work.add(chunk.end - counted);
+            counted = chunk.end;
             for frame in chunk.frames.skip_while(|frame| frame.position < first) {
                 if frame.position > expected {
                     let to = frame.position.before();
@@ -149,6 +165,7 @@ impl ArchivedFile {
                 visit(Ok(frame))?;
             }
         }
+        work.add(self.bytes.saturating_sub(counted));
         if expected <= last {
             visit(Err(missing(expected, last, chunks.ends_with_fault())))?;
         }

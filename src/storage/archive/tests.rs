@@ -267,7 +267,7 @@ fn a_rewritten_file_takes_the_place_of_the_old_one_also_after_a_crash() {
 fn an_archive_of_another_directory_is_not_read() {
     let (folder, _) = &*EXAMPLE;
     let path = folder.path().join("archive");
-    let foreign = Archive { folder: path, generation: Generation([8; 16]) };
+    let foreign = Archive::to_read(path, Generation([8; 16]));
     let found = read(&foreign);
     assert_eq!((found.base.len(), found.frames.len()), (0, 0));
     assert!(found.damages.iter().all(|damage| damage.kind == ArchiveDamageKind::Foreign));

@@ -61,6 +61,7 @@ mod value;
 mod verify;
 mod watch;
 
+pub use crate::storage::Work;
 pub use backup::{
     BackupError, Backups, DirectoryNote, Held, Made, Manifest, ManifestFile, Moment, Restored,
     Tail, Until, Wanted, Written, pack, unpack,

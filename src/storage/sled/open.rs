@@ -97,7 +97,8 @@ pub(super) fn archive(
     generation: Generation,
 ) -> io::Result<Option<Archive>> {
     let folder = options.archive.dir.clone().unwrap_or_else(|| files.archive());
-    options.archive.enabled.then(|| Archive::open(folder, generation)).transpose()
+    let archive = options.archive.enabled.then(|| Archive::open(folder, generation)).transpose()?;
+    Ok(archive.map(|archive| archive.counting(&options.work)))
 }
 
 /// Like [`archive`], but nothing is written there.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backup::BackupError;
-use crate::storage::StorageError;
 use crate::storage::archive::{ArchiveError, Retention};
 use crate::storage::commit_log::LogError;
+use crate::storage::{StorageError, Work};
 
 /// How a [`Database`](super::Database) is opened. The defaults suit a server.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub struct DatabaseOptions {
     pub archive: ArchiveOptions,
     /// When erased content is removed from files.
     pub scrub: ScrubOptions,
+    /// Where a rebuild or a restore says how far it is.
+    pub work: Work,
 }
 
 /// When the content of erased entries is removed from files: the commit log, free space of the database, the archive.
@@ -108,6 +110,7 @@ impl Default for DatabaseOptions {
             times_apart: Duration::from_secs(10 * 60),
             archive: ArchiveOptions::default(),
             scrub: ScrubOptions::default(),
+            work: Work::default(),
         }
     }
 }

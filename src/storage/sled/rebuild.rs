@@ -172,8 +172,12 @@ impl<'a> Builder<'a> {
         witness: &Witness,
     ) -> Result<Position, OpenFailure> {
         let log = LogOptions::new(files.log(), witness.generation);
+        let work = self.shared.options.work.clone();
         commit_log::read(&log, from, witness.position, |found| match found {
-            Found::Frame(frame) => self.show(frame),
+            Found::Frame(frame) => {
+                work.add(frame.body.len() as u64);
+                self.show(frame)
+            }
             Found::Damage(damage) => self.is_lost(format!("the commit log is damaged: {damage}")),
         })
         .map(|read| read.last)

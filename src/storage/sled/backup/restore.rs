@@ -100,7 +100,7 @@ pub(in crate::storage::sled) fn restore(
     let malformed = || BackupError::damaged(from.path(), "its manifest names no directory");
     let (remote_id, generation, floor) = manifest.origin().ok_or_else(malformed)?;
     let chosen = Chosen::link(from, manifest, files)?;
-    let archive = Archive::to_read(chosen.0.clone(), generation);
+    let archive = Archive::to_read(chosen.0.clone(), generation).counting(&options.work);
     let mut restored = Restored { position: 0, time_millis: None };
     let listing = archive.files()?;
     let mut last = listing.base().map_or(Position(0), |base| base.last);

@@ -111,7 +111,10 @@ impl Grounds {
     fn restored(&self, until: Option<Until>) -> Result<tempfile::TempDir, OpenError> {
         let target = tempfile::tempdir().expect("a directory");
         let wanted = Wanted { until, ..Wanted::default() };
-        Database::restore(&self.to(), target.path(), &options(), &wanted)?;
+        let options = options();
+        Database::restore(&self.to(), target.path(), &options, &wanted)?;
+        let (done, total) = (options.work.done(), options.work.total());
+        assert!(total > 0 && done == total, "{done} of {total} bytes");
         for generation in std::fs::read_dir(self.backups.path()).expect("a folder") {
             let restores = generation.expect("one").path().join("restores");
             // It does not exist in each of them.
