@@ -66,6 +66,49 @@ async fn each_line_for_machines_is_an_object_with_its_fields() {
 }
 
 #[tokio::test]
+async fn each_field_of_an_audit_line_is_a_field_for_machines() {
+    let server = Logged::start(&configuration("format = \"json\""));
+    server.keys(&["assign", "al\nice\" by=process", "team"]).ok();
+    server.configure(&configuration("format = \"json\"\nkeys = \"hashed\""));
+    let to = server.serve().address().parse().expect("an address");
+    let entries = r#"{"entries":[{"event":"E","primaryKey":"k","payload":"U0VD"}]}"#;
+    let header = format!("authorization: Bearer {ADMIN}\r\n");
+    http::request(to, "POST /admin/stores/team/entries", &header, entries).await;
+    http::request(to, "POST /admin/reload", &header, "").await;
+    server.comes_to_log("action=reload");
+    let audit: Vec<Value> =
+        lines(&server.log()).into_iter().filter(|line| line["target"] == "audit").collect();
+    let [assign, write, reload] = &audit[..] else { panic!("{audit:?}") };
+    assert_eq!((&assign["action"], &assign["store"]), (&"assign".into(), &"team".into()));
+    assert_eq!(assign["key"], "al\nice\" by=process");
+    for line in &audit {
+        assert_eq!((&line["by"], &line["token"]), (&"admin".into(), &"admin".into()), "{line}");
+        assert_eq!((&line["address"], &line["level"]), (&"127.0.0.1".into(), &"info".into()));
+    }
+    assert_eq!((&write["action"], &write["entries"]), (&"write".into(), &1.into()));
+    assert_eq!((&reload["action"], &reload["applied"]), (&"reload".into(), &"log.keys".into()));
+    // The line itself is still there, for whoever reads it so.
+    assert!(write["message"].as_str().is_some_and(|line| line.starts_with("action=write store=")));
+}
+
+#[test]
+fn wrong_levels_of_another_variable_are_told_and_ignored() {
+    let directory = tempdir().expect("a directory");
+    let log = directory.path().join("log");
+    let file = std::fs::File::create(&log).expect("a log");
+    let store = directory.path().join("data");
+    let mut serve =
+        command(&["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", data(&store)]);
+    let _server = Serve::of({
+        serve.env("RUST_LOG", "noisy=loud").stderr(file);
+        serve
+    });
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert!(text.contains("RUST_LOG is ignored: \"noisy=loud\" is not a level"), "{text}");
+    assert!(text.contains("INFO ") && !text.contains("invalid logging spec"), "{text}");
+}
+
+#[tokio::test]
 async fn hashed_keys_and_queries_are_in_no_line() {
     let mut server = Logged::start(&configuration("keys = \"hashed\"\naccess = true"));
     visit(&server).await;
