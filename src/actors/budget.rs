@@ -36,8 +36,9 @@ type Wake = Arc<dyn Fn() + Send + Sync>;
 /// The budget of a server.
 pub(crate) struct Budget {
     started: Instant,
-    open: usize,
-    connection_bytes_max: usize,
+    open: AtomicUsize,
+    /// The most that a new connection may hold.
+    connection_bytes_max: AtomicUsize,
     /// What accepted connections hold, except the one whose turn it is.
     open_level: AtomicUsize,
     all: Mutex<All>,
@@ -50,22 +51,26 @@ struct All {
 
 impl Budget {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        let connection_bytes_max = limits.chunk_set_bytes_max.max(limits.message_bytes_max)
-            + limits.frame_bytes_max
-            + BESIDES_BYTES;
-        let total = limits.unfinished_bytes_total_max;
-        // Whatever the total is, one connection can send its maximum.
-        let open = total.saturating_sub(connection_bytes_max).max(total / 4);
-        let terms = Terms {
-            open,
-            open_to_strangers: open / 6,
-            rate_min: limits.unfinished_rate_min as u64,
-            grace_millis: limits.unfinished_grace.as_millis() as u64,
-        };
+        let (connection_bytes_max, terms) = terms(limits);
         let all = All { intake: Intake::new(terms), wakes: HashMap::new() };
-        let started = now();
-        let open_level = AtomicUsize::new(0);
-        Arc::new(Self { started, open, connection_bytes_max, open_level, all: Mutex::new(all) })
+        Arc::new(Self {
+            started: now(),
+            open: AtomicUsize::new(terms.open),
+            connection_bytes_max: AtomicUsize::new(connection_bytes_max),
+            open_level: AtomicUsize::new(0),
+            all: Mutex::new(all),
+        })
+    }
+
+    /// Other limits count from now on. Open connections keep the most that each of them may hold.
+    pub(crate) fn set(&self, limits: &Limits) {
+        let (connection_bytes_max, terms) = terms(limits);
+        let now = self.now();
+        let mut all = self.all.lock();
+        self.open.store(terms.open, Ordering::Relaxed);
+        self.connection_bytes_max.store(connection_bytes_max, Ordering::Relaxed);
+        all.intake.set(terms, now);
+        self.wake(all);
     }
 
     /// The share of a new connection, which holds nothing yet and is a stranger. Up to `small` bytes are read whatever
@@ -82,7 +87,8 @@ impl Budget {
         let overdue = Arc::default();
         all.wakes.insert(number, (Arc::new(wake), Arc::clone(&overdue)));
         let budget = Arc::clone(self);
-        Holding { budget, number, small, held: 0, received: 0, waits: false, overdue }
+        let bytes_max = self.connection_bytes_max.load(Ordering::Relaxed);
+        Holding { budget, number, bytes_max, small, held: 0, received: 0, waits: false, overdue }
     }
 
     /// Finds the overdue connections, and wakes them.
@@ -126,6 +132,23 @@ impl Budget {
     }
 }
 
+/// The most that one connection may hold, and the terms for all of them.
+fn terms(limits: &Limits) -> (usize, Terms) {
+    let connection_bytes_max = limits.chunk_set_bytes_max.max(limits.message_bytes_max)
+        + limits.frame_bytes_max
+        + BESIDES_BYTES;
+    let total = limits.unfinished_bytes_total_max;
+    // Whatever the total is, one connection can send its maximum.
+    let open = total.saturating_sub(connection_bytes_max).max(total / 4);
+    let terms = Terms {
+        open,
+        open_to_strangers: open / 6,
+        rate_min: limits.unfinished_rate_min as u64,
+        grace_millis: limits.unfinished_grace.as_millis() as u64,
+    };
+    (connection_bytes_max, terms)
+}
+
 #[expect(clippy::disallowed_methods, reason = "how fast a client sends is judged by it")]
 fn now() -> Instant {
     Instant::now()
@@ -135,6 +158,7 @@ fn now() -> Instant {
 pub(crate) struct Holding {
     budget: Arc<Budget>,
     number: Number,
+    bytes_max: usize,
     small: usize,
     held: usize,
     /// Bytes that arrived since the last report.
@@ -145,15 +169,15 @@ pub(crate) struct Holding {
 
 impl Holding {
     /// The most that a connection may hold.
-    pub(crate) fn bytes_max(&self) -> usize {
-        self.budget.connection_bytes_max
+    pub(crate) const fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Whether more may be read, with this many bytes held now; if not, the connection is woken when it may.
     pub(crate) fn may_read(&mut self, held: usize) -> bool {
         let is_stranger = self.small < SMALL_BYTES;
         let level = self.budget.open_level.load(Ordering::Relaxed);
-        let is_open = is_stranger || level < self.budget.open;
+        let is_open = is_stranger || level < self.budget.open.load(Ordering::Relaxed);
         if !self.waits && held <= self.small && is_open {
             return true;
         }
@@ -223,6 +247,36 @@ mod tests {
     use super::*;
 
     const MIB: usize = 1_024 * 1_024;
+
+    #[test]
+    fn other_limits_count_for_all_and_open_connections_keep_their_own_most() {
+        let small = Limits { unfinished_bytes_total_max: MIB, ..Limits::default() };
+        let budget = Budget::new(&small);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let mut holdings: Vec<Holding> = (0..3)
+            .map(|_| {
+                let woken = Arc::clone(&woken);
+                let wake = move || {
+                    woken.fetch_add(1, Ordering::Relaxed);
+                };
+                budget.holding(SMALL_STRANGER_BYTES, Place::of(None), wake)
+            })
+            .collect();
+        holdings.iter_mut().for_each(Holding::accept);
+        // The first one has the turn, and the next one waits.
+        assert!(holdings[0].may_read(4 * MIB) && !holdings[1].may_read(MIB));
+        let before = woken.load(Ordering::Relaxed);
+        let large = Limits {
+            unfinished_bytes_total_max: 256 * MIB,
+            message_bytes_max: 64 * MIB,
+            ..Limits::default()
+        };
+        budget.set(&large);
+        assert!(woken.load(Ordering::Relaxed) > before, "the one that waits is woken");
+        assert!(holdings[1].may_read(MIB));
+        let new = budget.holding(SMALL_STRANGER_BYTES, Place::of(None), || {});
+        assert!(new.bytes_max() > holdings[0].bytes_max());
+    }
 
     #[test]
     fn what_is_held_counts_until_it_is_dropped() {

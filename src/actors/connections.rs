@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -85,7 +85,7 @@ impl Connection {
 /// All live connections.
 pub(crate) struct Connections {
     live: Mutex<Live>,
-    count_max: usize,
+    count_max: AtomicUsize,
     /// How often answers of `Auth` have changed.
     access_changes: AtomicU64,
     /// For readers in this process, which are not connections.
@@ -113,7 +113,13 @@ pub(crate) enum Refused {
 impl Connections {
     pub(crate) fn new(count_max: usize) -> Self {
         let (live, access_changes) = (Mutex::default(), AtomicU64::new(0));
+        let count_max = AtomicUsize::new(count_max);
         Self { live, count_max, access_changes, news: watch::Sender::new(()) }
+    }
+
+    /// Another number counts from now on. If there are more, they stay.
+    pub(crate) fn set_count_max(&self, count_max: usize) {
+        self.count_max.store(count_max, Ordering::Relaxed);
     }
 
     /// Registers a connection, until the seat is dropped.
@@ -127,7 +133,7 @@ impl Connections {
         if live.shutdown {
             return Err(Refused::ShuttingDown);
         }
-        if live.by_number.len() >= self.count_max {
+        if live.by_number.len() >= self.count_max.load(Ordering::Relaxed) {
             return Err(Refused::Full);
         }
         let number = live.next;
@@ -143,6 +149,13 @@ impl Connections {
         };
         live.by_number.insert(number, connection);
         Ok(Seat { connections: self.clone(), number, traffic })
+    }
+
+    /// A number that no other connection has.
+    pub(crate) fn next_number(&self) -> u64 {
+        let mut live = self.live.lock();
+        live.next += 1;
+        live.next - 1
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -19,6 +19,7 @@ pub(crate) mod guard;
 pub(crate) mod guesses;
 pub(crate) mod inbox;
 pub(crate) mod latency;
+pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod newcomers;
 pub(crate) mod open;

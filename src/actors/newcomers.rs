@@ -60,8 +60,6 @@ pub(crate) enum TooMany {
 /// The ones of one kind.
 pub(crate) struct Newcomers {
     kind: Kind,
-    most: usize,
-    rate: Rate,
     state: Mutex<State>,
     /// Held while they are being counted.
     counting: tokio::sync::Mutex<()>,
@@ -69,8 +67,11 @@ pub(crate) struct Newcomers {
     seldom: Seldom,
 }
 
-#[derive(Default)]
 struct State {
+    /// How many there may be.
+    most: usize,
+    /// How fast new ones may come.
+    rate: Rate,
     bucket: Option<Bucket>,
     /// How many there are, and when they were counted.
     counted: Option<(usize, Instant)>,
@@ -83,15 +84,31 @@ struct State {
 impl Newcomers {
     /// `most` in total, and this many new ones in a minute, all of which may come at once.
     pub(crate) fn new(kind: Kind, most: usize, per_minute: usize) -> Self {
-        Self {
-            kind,
+        let state = State {
             most,
             rate: Rate::per_minute(per_minute as u64),
-            state: Mutex::default(),
+            bucket: None,
+            counted: None,
+            kept: 0,
+            under_way: HashSet::new(),
+        };
+        Self {
+            kind,
+            state: Mutex::new(state),
             counting: tokio::sync::Mutex::default(),
             refused: Counter::default(),
             seldom: Seldom::every(TOLD_EVERY),
         }
+    }
+
+    /// Other bounds count from now on. They are counted again, because a count stops at the bound.
+    pub(crate) fn set(&self, most: usize, per_minute: usize) {
+        let mut state = self.state.lock();
+        if state.most != most {
+            state.counted = None;
+        }
+        state.most = most;
+        state.rate = Rate::per_minute(per_minute as u64);
     }
 
     /// How many there are, if that is known.
@@ -112,19 +129,26 @@ impl Newcomers {
         if !self.is_to_be_counted(now) {
             return Ok(());
         }
-        let before = self.state.lock().kept;
-        let found = count(self.most).await?;
+        let (before, most) = {
+            let state = self.state.lock();
+            (state.kept, state.most)
+        };
+        let found = count(most).await?;
         let mut state = self.state.lock();
         // Some of those that came meanwhile may have been counted.
         let came = state.kept - before;
-        state.counted = Some((found + came, now));
+        // Under another bound it would have counted further.
+        if state.most == most {
+            state.counted = Some((found + came, now));
+        }
         Ok(())
     }
 
     /// Whether they have to be counted to know if there is space for another one.
     fn is_to_be_counted(&self, now: Instant) -> bool {
-        self.state.lock().counted.is_none_or(|(count, at)| {
-            count >= self.most && now.saturating_duration_since(at) >= COUNTED_EVERY
+        let state = self.state.lock();
+        state.counted.is_none_or(|(count, at)| {
+            count >= state.most && now.saturating_duration_since(at) >= COUNTED_EVERY
         })
     }
 
@@ -143,20 +167,21 @@ impl Newcomers {
             self.find_out(now, count).await?;
         }
         let mut state = self.state.lock();
+        let state = &mut *state;
         if state.under_way.contains(key) {
             return Ok(Ok(Entered { newcomers: self, key: None, is_kept: false }));
         }
         let there = state.counted.map_or(0, |(count, _)| count) + state.under_way.len();
-        if there >= self.most {
+        if there >= state.most {
             return Ok(Err(TooMany::InAll { kind: self.kind }));
         }
         let bucket = state.bucket.get_or_insert_with(|| Bucket::full(now));
-        let wait = bucket.wait(&self.rate, now);
+        let wait = bucket.wait(&state.rate, now);
         if !wait.is_zero() {
             let seconds = wait.as_millis().div_ceil(1_000);
             return Ok(Err(TooMany::AtOnce { kind: self.kind, seconds }));
         }
-        bucket.take(&self.rate, 1, now);
+        bucket.take(&state.rate, 1, now);
         state.under_way.insert(key.clone());
         Ok(Ok(Entered { newcomers: self, key: Some(key.clone()), is_kept: false }))
     }
@@ -215,11 +240,12 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         let mut state = self.newcomers.state.lock();
+        let state = &mut *state;
         state.under_way.remove(&key);
         if self.is_kept {
             state.came();
         } else if let Some(bucket) = &mut state.bucket {
-            bucket.give_back(&self.newcomers.rate, 1);
+            bucket.give_back(&state.rate, 1);
         }
     }
 }
@@ -272,6 +298,24 @@ mod tests {
         let later = now + COUNTED_EVERY;
         enter(&newcomers, later, 9).expect("one was taken away").keep();
         assert_eq!(enter(&newcomers, later, 9).err(), Some(full));
+    }
+
+    #[test]
+    fn another_bound_counts_at_once_and_they_are_counted_as_far_as_it_reaches() {
+        let now = start();
+        let newcomers = Newcomers::new(Kind::PublicKeys, 2, 1_000);
+        let full = Some(TooMany::InAll { kind: Kind::PublicKeys });
+        // There are three, and a count stops at the bound.
+        assert_eq!(enter(&newcomers, now, 2).err(), full);
+        newcomers.set(4, 1_000);
+        enter(&newcomers, now, 3).expect("the fourth").keep();
+        assert_eq!(enter_as(&newcomers, "bob", now, 4).err(), full);
+        newcomers.set(5, 1);
+        let later = now + Duration::from_secs(60);
+        enter_as(&newcomers, "bob", later, 4).expect("the fifth").keep();
+        newcomers.set(9, 1);
+        let too_fast = enter_as(&newcomers, "carol", later, 5).err();
+        assert!(matches!(too_fast, Some(TooMany::AtOnce { .. })), "{too_fast:?}");
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl OpenStores {
     }
 
     fn start_store(self: &Arc<Self>, store: &StoreId, log: Arc<dyn StoreLog>) -> StoreHandle {
-        let recent_bytes_max = self.deps.limits.recent_bytes_max;
+        let recent_bytes_max = self.deps.limits.get().recent_bytes_max;
         let feed = Arc::new(Feed::new(store.clone(), log.clone(), recent_bytes_max));
         let actor = StoreActor::new(self.deps.clone(), self.clone(), log, feed.clone());
         let at = self.started.fetch_add(1, Ordering::Relaxed) % self.threads.len();

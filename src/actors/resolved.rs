@@ -29,13 +29,22 @@ pub(crate) struct Resolved {
     /// Counts removals. Written only together with the map.
     removals: AtomicU64,
     /// How long an answer counts.
-    age_max: Duration,
+    age_max: RwLock<Duration>,
     stores: RwLock<HashMap<PublicKey, (WeakStoreHandle, Asked)>>,
 }
 
 impl Resolved {
     pub(crate) fn new(age_max: Duration) -> Self {
-        Self { removals: AtomicU64::new(0), age_max, stores: RwLock::default() }
+        Self {
+            removals: AtomicU64::new(0),
+            age_max: RwLock::new(age_max),
+            stores: RwLock::default(),
+        }
+    }
+
+    /// Another age counts from now on, also for earlier answers.
+    pub(crate) fn set_age_max(&self, age_max: Duration) {
+        *self.age_max.write() = age_max;
     }
 
     /// Take this before a key is resolved, and pass it back with the result.
@@ -45,7 +54,8 @@ impl Resolved {
 
     /// Whether an answer to a question `asked` then still counts at `now`.
     pub(crate) fn counts(&self, asked: Asked, now: Asked) -> bool {
-        asked.removals == now.removals && now.at.saturating_duration_since(asked.at) < self.age_max
+        let age = now.at.saturating_duration_since(asked.at);
+        asked.removals == now.removals && age < *self.age_max.read()
     }
 
     /// The store of `key`, if it is known, and when it was asked for.

@@ -25,10 +25,11 @@ use super::open::OpenStores;
 use super::quotas::Quotas;
 use super::reply::{Reply, WriteFailure};
 use super::trace::{self, Step, Trace};
+use crate::actors::limits::LiveLimits;
 use crate::core::room::Room;
 use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
 use crate::model::seldom::Seldom;
-use crate::model::{EntryId, Limits, Segment, Sequence, StoreId};
+use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::{AppendError, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
@@ -59,7 +60,7 @@ pub(crate) struct FinishStore;
 pub(crate) struct StoreDeps {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Arc<LiveLimits>,
     pub(crate) quotas: Arc<Quotas>,
 }
 
@@ -340,8 +341,9 @@ const IDLE_ASKS: u32 = 3;
 
 /// Asks `store` now and then whether it is idle. Not an interval of its context, which would check the timer several
 /// times for each write.
-async fn ask_whether_idle(store: WeakAddr<StoreActor>, period: Duration) {
+async fn ask_whether_idle(store: WeakAddr<StoreActor>, limits: Arc<LiveLimits>) {
     loop {
+        let period = limits.get().store_idle_timeout / (IDLE_ASKS - 1);
         tokio::time::sleep(period).await;
         let Some(store) = store.upgrade() else { return };
         if store.send(StopIfIdle).await.is_err() {
@@ -387,8 +389,7 @@ impl Actor for StoreActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.deps.metrics.stores_open.inc();
         self.follow(ctx);
-        let period = self.deps.limits.store_idle_timeout / (IDLE_ASKS - 1);
-        actix::spawn(ask_whether_idle(ctx.address().downgrade(), period));
+        actix::spawn(ask_whether_idle(ctx.address().downgrade(), self.deps.limits.clone()));
     }
 }
 

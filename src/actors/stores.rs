@@ -91,7 +91,7 @@ impl Stores {
     pub(crate) async fn write(&self, write: AppendFromServer) -> Result<WriteOutcome, WriteError> {
         let AppendFromServer { store_id, entries, run_handlers } = write;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
-        validate(&batch, &self.open.deps().limits)?;
+        validate(&batch, &self.open.deps().limits.get())?;
         self.write_batch(&store_id, batch, Origin::Server { run_handlers }, entries).await
     }
 
@@ -194,6 +194,7 @@ mod tests {
 
     use super::*;
     use crate::actors::connections::Connections;
+    use crate::actors::limits::LiveLimits;
     use crate::actors::metrics::Metrics;
     use crate::actors::newcomers::{Kind, Newcomers};
     use crate::actors::quotas::Quotas;
@@ -212,7 +213,8 @@ mod tests {
     /// Stores that close after `idle`, their storage, and the thread that waits for openings.
     fn stores(idle: Duration) -> (Stores, FaultyStorage, Arbiter) {
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
-        let limits = Arc::new(Limits { store_idle_timeout: idle, ..Limits::default() });
+        let limits = Limits { store_idle_timeout: idle, ..Limits::default() };
+        let limits = Arc::new(LiveLimits::new(limits));
         let (metrics, home) = (Arc::new(Metrics::default()), Arbiter::new());
         let usage = Arc::new(Usage::new(Arc::new(MemoryRecords::default())));
         let quotas = Quotas::new(crate::model::Quotas::default(), usage, metrics.clone());

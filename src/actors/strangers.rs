@@ -21,7 +21,6 @@ type PushOut = Box<dyn Fn() + Send + Sync>;
 /// All strangers of a server.
 pub(crate) struct Strangers {
     started: Instant,
-    count_max: usize,
     complaints: Arc<Complaints>,
     all: Mutex<All>,
 }
@@ -37,7 +36,12 @@ impl Strangers {
     pub(crate) fn new(count_max: usize, complaints: Arc<Complaints>) -> Arc<Self> {
         let core = Core::new(count_max);
         let all = All { core, ends: HashMap::new(), pushed_out: 0, refused: 0 };
-        Arc::new(Self { started: now(), count_max, complaints, all: Mutex::new(all) })
+        Arc::new(Self { started: now(), complaints, all: Mutex::new(all) })
+    }
+
+    /// Another number counts from now on.
+    pub(crate) fn set(&self, count_max: usize) {
+        self.all.lock().core.set(count_max);
     }
 
     /// Registers a stranger with its address, if known. `push_out` ends it if it must make way for another one.
@@ -71,7 +75,7 @@ impl Strangers {
         let line = format!(
             "{} connections have no accepted request yet ([limits] strangers_max), so further ones are refused or \
              take the place of older ones{from}; if these are your clients, raise strangers_max, else see docs/STRANGERS.md",
-            self.count_max
+            self.all.lock().core.count_max()
         );
         self.complaints.log(&Complaint::hourly("strangers_max".to_owned(), line));
     }

@@ -80,6 +80,11 @@ impl Strangers {
         Self { weight_max: count_max, weight: 0, next: 0, by_number, by_place }
     }
 
+    /// Another number counts from now on. If there are more, nobody goes for that, but each new one replaces one.
+    pub(crate) fn set(&mut self, count_max: usize) {
+        self.weight_max = count_max;
+    }
+
     /// Adds one. Returns the one that must make way.
     pub(crate) fn enter(
         &mut self,
@@ -134,6 +139,10 @@ impl Strangers {
             gone.last().map(|gone| self.leave(*gone));
         }
         gone
+    }
+
+    pub(crate) const fn count_max(&self) -> usize {
+        self.weight_max
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -45,7 +45,7 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
             next.call(request).await
         }
     });
-    let largest = server.inner().shared.limits.message_bytes_max * 2;
+    let largest = server.inner().shared.limits.get().message_bytes_max * 2;
     let scope = web::scope("/admin")
         .wrap(authorized)
         .app_data(web::Data::new(server.clone()))

@@ -23,7 +23,7 @@ const JSON_BYTES_MAX: usize = 6;
 
 pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     // Whatever a client could write can be written here too, with any names.
-    let limits = &server.inner().shared.limits;
+    let limits = server.inner().shared.limits.get();
     let largest = limits.message_bytes_max.saturating_mul(JSON_BYTES_MAX).saturating_add(1 << 20);
     let entries = AdminEndpoint::at("/stores/{store:.+}/entries").post(write).get(read);
     config.service(entries.app_data(json_config(largest)).done());
@@ -194,10 +194,12 @@ async fn read(
             let Asked { wanted, newest, payload_max, .. } = asked;
             let place = Place::take(&server, &request)?;
             if let Some(count) = newest {
-                return Ok(place.answer(server.newest(&store, wanted, (count, payload_max))));
+                let shown = place.follows(&store);
+                let events = server.newest(&store, wanted, (count, payload_max), shown);
+                return Ok(place.answer(events));
             }
             let from = wanted.from;
-            let events = server.events(&store, wanted, payload_max).await?;
+            let events = server.events(&store, wanted, payload_max, place.follows(&store)).await?;
             audit::note(&by, format_args!("action=follow store={store:?} from={from}"));
             Ok(place.answer(events))
         }

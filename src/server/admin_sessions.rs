@@ -14,10 +14,11 @@ use serde_json::json;
 use super::admin::{self, Answer, Failure, PageOf};
 use super::admin_operations::AdminEndpoint;
 use super::admin_search::{Text, choose};
-use super::handle::Server;
+use super::handle::{Inner, Server};
+use super::streams::OpenStream;
 use crate::actors::audit::{self, By};
-use crate::actors::connections::{Followed, Shown};
-use crate::model::PublicKey;
+use crate::actors::connections::{self, Shown};
+use crate::model::{PublicKey, StoreId};
 
 /// A connection that has not closed after this long is severed.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -48,6 +49,23 @@ struct Session {
     received_bytes: u64,
     sent_bytes: u64,
     subscriptions: Vec<Subscription>,
+    /// Of a live stream over HTTP: the name of the token that opened it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    /// Of a live stream of entries: what it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<Followed>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Followed {
+    store_id: String,
+    /// The next sequence that it needs.
+    cursor: u64,
+    /// How many entries it has not been sent yet; absent while the store is not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -67,16 +85,16 @@ struct Subscription {
 
 fn session(server: &Server, shown: Shown) -> Session {
     let Shown { number, caller, since_millis, received, sent, followed } = shown;
-    let subscription = |Followed { key, subject, store, since_millis, cursor }: Followed| {
+    let subscription = |followed: connections::Followed| {
+        let connections::Followed { key, subject, store, since_millis, cursor } = followed;
         let cursor = cursor.load(Ordering::Relaxed).max(1);
-        let head = server.inner().shared.stores.head(&store);
         Subscription {
             public_key: key.to_string(),
             subject: subject.map(|subject| subject.to_string()),
             store_id: store.to_string(),
             since_millis,
             cursor,
-            lag: head.map(|head| (head.get() + 1).saturating_sub(cursor)),
+            lag: lag(server, &store, cursor),
         }
     };
     let subject = caller.verified().and_then(|verified| verified.subject.as_deref());
@@ -90,7 +108,52 @@ fn session(server: &Server, shown: Shown) -> Session {
         received_bytes: received,
         sent_bytes: sent,
         subscriptions: followed.into_iter().map(subscription).collect(),
+        token: None,
+        stream: None,
     }
+}
+
+fn lag(server: &Server, store: &StoreId, cursor: u64) -> Option<u64> {
+    let head = server.inner().shared.stores.head(store);
+    head.map(|head| (head.get() + 1).saturating_sub(cursor))
+}
+
+fn stream(server: &Server, number: u64, open: &OpenStream) -> Session {
+    let followed = open.follows.get().map(|(store, cursor)| {
+        let cursor = cursor.get();
+        Followed { store_id: store.to_string(), cursor, lag: lag(server, store, cursor) }
+    });
+    Session {
+        id: number,
+        address: open.address.map(|address| address.to_string()),
+        path: open.path.chars().take(100).collect(),
+        subject: None,
+        certificate_sha256: None,
+        since_millis: open.since_millis,
+        received_bytes: 0,
+        sent_bytes: open.sent.load(Ordering::Relaxed),
+        subscriptions: Vec::new(),
+        token: open.token.as_deref().map(str::to_owned),
+        stream: followed,
+    }
+}
+
+/// The connections and the live streams after this one: at most `count`, in order.
+fn sessions(server: &Server, after: Option<u64>, count: usize) -> Vec<Session> {
+    let connections = server.inner().shared.connections.list(after, count);
+    // A long list of connections is cut short; what comes behind its end is on the next page.
+    let end = connections.last().map(|last| last.number).filter(|_| {
+        let last = connections.last().map(|last| last.number);
+        !server.inner().shared.connections.list(last, 1).is_empty()
+    });
+    let streams = server.inner().open_streams.list(after, count);
+    let streams = streams.iter().filter(|(number, _)| end.is_none_or(|end| *number < end));
+    let streams = streams.map(|(number, open)| stream(server, *number, open));
+    let shown = connections.into_iter().map(|shown| session(server, shown));
+    let mut found: Vec<Session> = shown.chain(streams).collect();
+    found.sort_by_key(|session| session.id);
+    found.truncate(count);
+    found
 }
 
 fn number(text: &str) -> Result<u64, Failure> {
@@ -103,8 +166,8 @@ fn number(text: &str) -> Result<u64, Failure> {
 struct SessionsOf {
     after: Option<String>,
     limit: Option<usize>,
-    /// Only connections with this text in their number, address, path or subject, or in a key, store or subject that
-    /// they follow. Capitals do not matter.
+    /// Only connections with this text in their number, address, path, subject or token, or in a key, store or subject
+    /// that they follow. Capitals do not matter.
     search: Option<String>,
 }
 
@@ -118,6 +181,8 @@ impl Session {
             || has(&self.address)
             || text.is_in(&self.path)
             || has(&self.subject)
+            || has(&self.token)
+            || self.stream.as_ref().is_some_and(|stream| text.is_in(&stream.store_id))
             || self.subscriptions.iter().any(follows)
     }
 }
@@ -128,17 +193,16 @@ async fn list(server: web::Data<Server>, Query(asked): Query<SessionsOf>) -> Ans
     let after = page.after().map(number).transpose()?;
     let text = search.as_deref().map(Text::new);
     let is_wanted = text.map(|text| move |session: &Session| session.has(&text));
-    let list = async |after, count| {
-        let found = server.inner().shared.connections.list(after, count);
-        Ok(found.into_iter().map(|shown| session(&server, shown)).collect())
-    };
+    let list = async |after, count| Ok(sessions(&server, after, count));
     let (found, last) = choose(&page, after, is_wanted, list, |session| session.id).await?;
     Ok(admin::page("sessions", &found, last.map(|id| id.to_string())))
 }
 
 async fn close(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> Answer {
     let number = number(&id)?;
-    if !server.inner().shared.connections.close(number) {
+    let is_there =
+        |inner: &Inner| inner.shared.connections.close(number) || inner.open_streams.close(number);
+    if !is_there(server.inner()) {
         return Err(Failure::NoSuchSession(number));
     }
     audit::note(&by, format_args!("action=close session={number}"));
@@ -147,6 +211,7 @@ async fn close(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> 
     server.inner().registry_thread.arbiters()[0].spawn(async move {
         tokio::time::sleep(GOODBYE).await;
         severing.inner().shared.connections.sever(number);
+        severing.inner().open_streams.sever(number);
     });
     Ok(HttpResponse::Ok().json(json!({ "id": number })))
 }

@@ -69,7 +69,7 @@ pub(super) async fn arrive(
     };
     let stranger = Arc::new(stranger);
     who.is(&stranger);
-    let deadline = Instant::now() + shared.limits.handshake_timeout;
+    let deadline = Instant::now() + shared.limits.get().handshake_timeout;
     let Ok(wire) = timeout_at(deadline, wire(&shared, secure.as_ref(), stream)).await else {
         shared.metrics.connections_slow.inc();
         return Err(DispatchError::SlowRequestTimeout);

@@ -22,12 +22,14 @@ use super::rejections::Rejections;
 use super::reload::{Reload, ReloadError, Reloaded};
 use super::replay::Processing;
 use super::routes::ServedPath;
+use super::streams::Streams;
 use super::threads::Threads;
 use super::trims::Trims;
 use super::{sse, watchdog};
 use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
+use crate::actors::limits::LiveLimits;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::{Kind, Newcomers};
 use crate::actors::open::OpenStores;
@@ -267,12 +269,13 @@ impl Builder {
         // Separate from stores, so that a busy store does not delay requests for other stores.
         let registry_thread = Threads::start("registry", 1)?;
         let home = registry_thread.arbiters()[0].clone();
-        let (metrics, limits) = (Arc::new(Metrics::default()), Arc::new(self.limits));
+        let (metrics, limits) = (Arc::new(Metrics::default()), self.limits);
+        let live = Arc::new(LiveLimits::new(limits.clone()));
         let connections = Arc::new(Connections::new(limits.connections_max));
         let resolved = Arc::new(Resolved::new(limits.registry_answer_age_max));
         let usage = Arc::new(Usage::new(self.records.clone()));
         let quotas = Arc::new(quotas::Quotas::new(self.quotas, usage.clone(), metrics.clone()));
-        let deps = store_deps(&self.storage, &metrics, &limits, &quotas);
+        let deps = store_deps(&self.storage, (&metrics, &live, &quotas));
         let processing = self.processor.map(Processing::new).transpose()?;
         let on_open = processing.as_ref().map(Processing::on_open);
         let threads = store_threads.arbiters().to_vec();
@@ -290,7 +293,7 @@ impl Builder {
         let budget = Budget::new(&limits);
         let complaints = Arc::new(Complaints::new());
         let strangers = Strangers::new(limits.strangers_max, Arc::clone(&complaints));
-        watchdog::start(&connections, &budget, &metrics, limits.stall_timeout, &home);
+        watchdog::start(&connections, &budget, &metrics, &live, &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
         usage.start(&home);
@@ -299,7 +302,7 @@ impl Builder {
         let trims = Trims::start(stored, processor.clone(), records.clone(), self.retention, &home);
         let grants = self.grants.map(|grants| KeptGrants::start(grants, self.records, &home));
         let spill = self.spill.map(open_spill).transpose()?;
-        let aside = self.quarantine.map(|kept| Aside::start(kept, limits.clone(), &home));
+        let aside = self.quarantine.map(|kept| Aside::start(kept, live.clone(), &home));
         let compaction = self.compaction.unwrap_or_else(|| Compaction::new(&limits));
         let erased = (&stores, &compaction, self.storage.clone(), self.registry.clone());
         let erasures = Erasures::start(erased, processor, records, &home);
@@ -316,7 +319,7 @@ impl Builder {
             bind_policy: self.bind_policy,
             keeps_proof: self.keeps_proof,
             stores,
-            limits,
+            limits: live,
             connections,
             quotas,
             complaints,
@@ -350,6 +353,7 @@ impl Builder {
             reload: self.reload,
             reloading: Mutex::default(),
             streams: Arc::new(Semaphore::new(sse::STREAMS_MAX)),
+            open_streams: Streams::default(),
             store_registry: self.registry,
             store_threads,
             registry_thread,
@@ -366,18 +370,11 @@ impl Builder {
     }
 }
 
-fn store_deps(
-    storage: &Arc<dyn Storage>,
-    metrics: &Arc<Metrics>,
-    limits: &Arc<Limits>,
-    quotas: &Arc<quotas::Quotas>,
-) -> StoreDeps {
-    StoreDeps {
-        storage: storage.clone(),
-        metrics: metrics.clone(),
-        limits: limits.clone(),
-        quotas: quotas.clone(),
-    }
+type Measures<'a> = (&'a Arc<Metrics>, &'a Arc<LiveLimits>, &'a Arc<quotas::Quotas>);
+
+fn store_deps(storage: &Arc<dyn Storage>, (metrics, limits, quotas): Measures<'_>) -> StoreDeps {
+    let (metrics, limits, quotas) = (metrics.clone(), limits.clone(), quotas.clone());
+    StoreDeps { storage: storage.clone(), metrics, limits, quotas }
 }
 
 fn newcomers(kind: Kind, count_max: usize, limits: &Limits) -> Newcomers {

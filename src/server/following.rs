@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::handle::Server;
 use super::selection::Selection;
 use super::sse;
+use super::streams::Cursor;
 use crate::actors::feed::{Feed, FeedSubscription, Pulled, read_blocking};
 use crate::actors::inbox::Inbox;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
@@ -162,6 +163,7 @@ impl Server {
         store: &StoreId,
         wanted: Selection,
         payload_max: usize,
+        shown: Cursor,
     ) -> Result<impl Stream<Item = Result<Bytes, StorageError>> + Unpin + use<>, StorageError> {
         let shared = &self.inner().shared;
         let news = shared.connections.news();
@@ -170,7 +172,8 @@ impl Server {
         let span = (cursor, subscription.feed().head());
         shared.look_ahead((None, store), span);
         let server = self.clone();
-        let following = Following { server, wanted, payload_max, news, subscription, head, cursor };
+        let following =
+            Following { server, wanted, payload_max, news, subscription, head, cursor, shown };
         Ok(Box::pin(stream::try_unfold(following, |mut following| async move {
             Ok(following.next().await?.map(|bytes| (bytes, following)))
         })))
@@ -187,6 +190,8 @@ struct Following {
     subscription: FeedSubscription,
     head: watch::Receiver<Sequence>,
     cursor: Sequence,
+    /// The cursor for those who look: up to there everything was taken by the connection.
+    shown: Cursor,
 }
 
 impl Following {
@@ -197,6 +202,7 @@ impl Following {
             if shared.connections.is_shut_down() {
                 return Ok(None);
             }
+            self.shown.is(self.cursor);
             let feed = self.subscription.feed();
             let head = feed.head();
             if self.cursor <= head {

@@ -27,6 +27,7 @@ use super::rejections::Rejections;
 use super::reload::Reload;
 use super::replay::Processing;
 use super::routes::{self, ServedPath};
+use super::streams::Streams;
 use super::threads::Threads;
 use super::trims::Trims;
 use crate::actors::audit::By;
@@ -74,6 +75,7 @@ pub(super) struct Inner {
     pub(super) reloading: Mutex<()>,
     /// One permit for each further stream that may be open, see `sse`.
     pub(super) streams: Arc<Semaphore>,
+    pub(super) open_streams: Streams,
     pub(super) store_registry: Arc<dyn StoreRegistry>,
     pub(super) store_threads: Threads,
     pub(super) registry_thread: Threads,

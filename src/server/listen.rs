@@ -88,7 +88,7 @@ async fn serve(
     secure: Option<Secure>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let keep_alive = match server.inner().shared.limits.keep_alive {
+    let keep_alive = match server.inner().shared.limits.get().keep_alive {
         Duration::ZERO => KeepAlive::Disabled,
         keep_alive => KeepAlive::Timeout(keep_alive),
     };

@@ -1,5 +1,7 @@
 //! Shows the counters as Prometheus text.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use actix_web::HttpResponse;
@@ -21,13 +23,21 @@ use crate::storage::{Figure, Storage};
 /// The media type of the text that is encoded here.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) fn show(server: &Server) -> HttpResponse {
+/// The media type of the older format, for tools that know no other.
+const PLAIN_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// As `OpenMetrics`, or in the older format if only that is accepted.
+pub(super) fn show(server: &Server, accept: Option<&str>) -> HttpResponse {
+    let wants_plain = accept.is_some_and(|accept| {
+        accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
+    });
     let mut registry = Registry::with_prefix("eventlog");
     server.inner().shared.metrics.register(&mut registry);
     for (name, help, histogram) in server.inner().shared.metrics.histograms.all() {
         registry.register(name, help, Shown(histogram.observed()));
     }
     register_lag(&server.inner().shared, &mut registry);
+    register_streams(server, &mut registry);
     #[cfg(feature = "tls")]
     register_certificates(server, &mut registry);
     register_strangers(&server.inner().shared, &mut registry);
@@ -46,6 +56,9 @@ pub(super) fn show(server: &Server) -> HttpResponse {
     register_storage(&*server.inner().storage, &mut registry);
     let mut text = String::new();
     match encode(&mut text, &registry) {
+        Ok(()) if wants_plain => {
+            HttpResponse::Ok().content_type(PLAIN_CONTENT_TYPE).body(plain(&text))
+        }
         Ok(()) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
     }
@@ -62,12 +75,38 @@ fn register_lag(shared: &Shared, registry: &mut Registry) {
     registry.register("subscriptions_lag_max", help, ConstGauge::new(lags.max().unwrap_or(0)));
 }
 
+fn register_streams(server: &Server, registry: &mut Registry) {
+    let (open, help) = (server.inner().open_streams.count(), "Live streams of the admin API");
+    registry.register("streams_open", help, ConstGauge::new(open as u64));
+}
+
 #[cfg(feature = "tls")]
 fn register_certificates(server: &Server, registry: &mut Registry) {
     if let Some(expires) = server.inner().tls.get().and_then(super::tls::Tls::expires) {
         let help = "When the certificate of the port expires, in seconds since 1970";
         registry.register("tls_certificate_expires_seconds", help, ConstGauge::new(expires));
     }
+}
+
+/// The same in the older format: there a counter is called what its value is called, and nothing marks the end.
+fn plain(text: &str) -> String {
+    let counters: HashSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut plain = String::with_capacity(text.len() + 8 * counters.len());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), rest) if counters.contains(name) => {
+                // Writing to a `String` does not fail.
+                let _ = write!(plain, "# {what} {name}_total {}", rest.unwrap_or_default());
+            }
+            _ => plain.push_str(line),
+        }
+        plain.push('\n');
+    }
+    plain
 }
 
 /// A histogram with its current values.

@@ -64,6 +64,7 @@ mod sever;
 mod signing_keys;
 mod socket;
 mod sse;
+mod streams;
 mod talk;
 mod threads;
 #[cfg(feature = "tls")]

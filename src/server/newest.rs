@@ -13,6 +13,7 @@ use super::following::read;
 use super::handle::Server;
 use super::selection::Selection;
 use super::sse;
+use super::streams::Cursor;
 use crate::actors::feed::{Feed, Lease};
 use crate::actors::store::StoreHandle;
 use crate::model::{Sequence, StoreId};
@@ -44,11 +45,12 @@ impl Server {
         store: &StoreId,
         wanted: Selection,
         (count, payload_max): (u64, usize),
+        cursor: Cursor,
     ) -> impl Stream<Item = Result<Bytes, StorageError>> + Unpin + use<> {
         let (server, store) = (self.clone(), store.clone());
         let count = count.clamp(1, NEWEST_MAX);
         let watching =
-            Watching { server, store, wanted, count, payload_max, shown: None, open: None };
+            Watching { server, store, wanted, count, payload_max, shown: None, cursor, open: None };
         Box::pin(stream::try_unfold(watching, |mut watching| async move {
             // The first one is sent at once.
             let mut is_over = watching.shown.is_none();
@@ -106,6 +108,8 @@ struct Watching {
     payload_max: usize,
     /// The last entry that was shown or skipped.
     shown: Option<Sequence>,
+    /// What comes after that, for those who look.
+    cursor: Cursor,
     /// Keeps the store open.
     open: Option<(StoreHandle, Lease)>,
 }
@@ -123,6 +127,7 @@ impl Watching {
         let read = read(&feed, &self.wanted, (from, head), usize::MAX, self.payload_max).await?;
         let passed = self.shown.map_or(0, |shown| from.get().saturating_sub(shown.get() + 1));
         self.shown = Some(read.last);
+        self.cursor.is(read.last.next());
         let entries: Vec<String> = read.entries.into_iter().map(|(_, entry)| entry).collect();
         let entries = entries.join(",");
         let mut event = String::new();

@@ -113,7 +113,7 @@ impl InQuarantine {
     }
 
     async fn store(&self, quarantined: &Quarantined) -> Result<Sequence, QuarantineError> {
-        let limits = &self.server.inner().shared.limits;
+        let limits = self.server.inner().shared.limits.get();
         let content = self.content(quarantined, limits.entry_bytes()).await?;
         let lengths = (quarantined.event_bytes as usize, quarantined.primary_key_bytes as usize);
         let (event, rest) = content.split_at(lengths.0);
@@ -130,7 +130,7 @@ impl InQuarantine {
         let payload = payload.to_vec().into();
         let entry = Entry { id: quarantined.entry_id, event, primary_key, payload };
         let batch = Batch::from_entries([entry.as_ref()]);
-        validate(&batch, limits)?;
+        validate(&batch, &limits)?;
         let Quarantined { store_id, public_key, .. } = quarantined;
         let (stores, origin) =
             (&self.server.inner().shared.stores, Origin::Client(public_key.clone()));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
+use actix_web::http::header::{ACCEPT, HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
 use actix_web::web::{Payload, ServiceConfig};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use actix_web_actors::ws::{WebsocketContext, handshake};
@@ -38,10 +38,11 @@ type Answer = Result<HttpResponse, actix_web::Error>;
 const SUBPROTOCOL: &str = "eventlog";
 
 pub(super) fn configure_sockets(server: &Server, config: &mut ServiceConfig) {
-    let upgrade = upgrade_with(server, |shared| MsgpackWire::new(shared.remote_id, &shared.limits));
+    let upgrade =
+        upgrade_with(server, |shared| MsgpackWire::new(shared.remote_id, &shared.limits.get()));
     let upgrade_rpc = upgrade_with(server, |shared| {
         let proofs = Proofs::new(&shared.proofs);
-        RpcWire::new(shared.remote_id, &shared.limits, shared.spill.as_ref(), proofs)
+        RpcWire::new(shared.remote_id, &shared.limits.get(), shared.spill.as_ref(), proofs)
     });
     let paths = &server.inner().paths;
     if paths.contains(&ServedPath::Eventlog) {
@@ -80,7 +81,10 @@ pub(super) fn configure_health(server: &Server, config: &mut ServiceConfig) {
     let shown = server.clone();
     let healthy = || async { HttpResponse::Ok().body("ok\n") };
     let ready = move || std::future::ready(readiness(&ready));
-    let metrics = move || std::future::ready(metrics::show(&shown));
+    let metrics = move |request: HttpRequest| {
+        let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+        std::future::ready(metrics::show(&shown, accept))
+    };
     config
         .service(Endpoint::at("/healthz").get(healthy).done())
         .service(Endpoint::at("/readyz").get(ready).done())
@@ -183,7 +187,7 @@ fn complain_of_number(server: &Server, caller: &Caller) {
     let line = format!(
         "there are {} connections ([limits] connections_max), so further ones are refused, now one from {}; to take \
          more, raise connections_max, and the files that the process may open (ulimit -n)",
-        shared.limits.connections_max,
+        shared.limits.get().connections_max,
         caller.shown_address()
     );
     shared.complaints.log(&Complaint::hourly("connections_max".to_owned(), line));

@@ -1,7 +1,7 @@
 //! Server-sent events, one after another, for as long as somebody reads.
 //!
 //! Keeps: the number of streams is bounded; a client that does not read delays only its own stream; a stream regularly sends
-//! something, so that it ends if its reader is gone; it ends with the token or session that opened it. Leaves out: the content.
+//! something, so that it ends if its reader is gone; it ends with the token or session that opened it, and when it is closed. Leaves out: the content.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use tokio::time::{Instant, timeout};
 use super::admin_failure::Failure;
 use super::admin_guard::{self, Standing};
 use super::handle::Server;
+use super::streams::{Cursor, Listed};
+use crate::model::StoreId;
 use crate::storage::StorageError;
 
 /// The maximum number of concurrent streams.
@@ -57,6 +59,7 @@ pub(super) fn put(out: &mut String, id: Option<&dyn Display>, data: &str) {
 pub(super) struct Place {
     server: Server,
     standing: Standing,
+    listed: Listed,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -66,7 +69,13 @@ impl Place {
         let standing = admin_guard::standing(server, request).ok_or(Failure::Unauthorized)?;
         let permit = server.inner().streams.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Failure::TooManyStreams)?;
-        Ok(Self { server: server.clone(), standing, _permit: permit })
+        let listed = Listed::of(server, request);
+        Ok(Self { server: server.clone(), standing, listed, _permit: permit })
+    }
+
+    /// The stream follows this store; returns where to say how far it is.
+    pub(super) fn follows(&self, store: &StoreId) -> Cursor {
+        self.listed.follows(store)
     }
 
     /// A response that streams `events`, each made by [`put`]. It ends when they end.
@@ -93,11 +102,15 @@ where
     let since = Instant::now();
     loop {
         let event = timeout(LOOK_EVERY, events.next()).await;
-        if !place.standing.holds(&place.server) {
+        if place.listed.is_closed() || !place.standing.holds(&place.server) {
             return None;
         }
         match event {
-            Ok(event) => return Some((event?, (events, place))),
+            Ok(event) => {
+                let event = event?;
+                place.listed.sent(event.as_ref().map_or(0, Bytes::len));
+                return Some((event, (events, place)));
+            }
             Err(_) if since.elapsed() < SILENCE_MAX => {}
             Err(_) => return Some((Ok(Bytes::from_static(SOMETHING.as_bytes())), (events, place))),
         }

@@ -122,7 +122,7 @@ impl Talk {
 
     /// The server waits for the client to send. Returns whether its time is up, and wakes the task then.
     pub(super) fn waits_for_client(&mut self, cx: &mut Context<'_>) -> bool {
-        let limits = &self.shared.limits;
+        let limits = self.shared.limits.get();
         let until = if !self.requests.is_begun() {
             None
         } else if let Some(answered) = self.answered {
@@ -174,7 +174,7 @@ impl Talk {
             }
             self.unread = Some(bytes);
         }
-        let limits = &self.shared.limits;
+        let limits = self.shared.limits.get();
         self.to_read.begin(Instant::now());
         let until = self.to_read.until(limits.stall_timeout, limits.unfinished_rate_min);
         if self.to_read.is_over(until, cx) {

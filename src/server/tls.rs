@@ -62,7 +62,11 @@ impl TlsFiles {
         let each = [certificates(certificate).map(drop), private_key(key).map(drop)];
         let found: Vec<_> = each.into_iter().chain(authorities).filter_map(Result::err).collect();
         // What is wrong with them together shows once each can be read.
-        if found.is_empty() { read(self).err().into_iter().collect() } else { found }
+        if found.is_empty() {
+            read(Arc::new(self.clone())).err().into_iter().collect()
+        } else {
+            found
+        }
     }
 }
 
@@ -121,13 +125,13 @@ pub enum TlsError {
 /// The encryption of connections. Clones share it.
 #[derive(Clone)]
 pub struct Tls {
-    files: TlsFiles,
     current: Arc<RwLock<Current>>,
 }
 
 /// The configuration for new connections.
 #[derive(Clone)]
 struct Current {
+    files: Arc<TlsFiles>,
     config: Arc<ServerConfig>,
     /// When the first of the certificates expires, in seconds since 1970.
     expires: Option<u64>,
@@ -135,27 +139,32 @@ struct Current {
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Tls").field(&self.files).finish()
+        f.debug_tuple("Tls").field(&self.files()).finish()
     }
 }
 
 impl Tls {
     /// Reads the files. Blocks on disk.
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = Arc::new(RwLock::new(read(&files)?));
-        Ok(Self { files, current })
+        Ok(Self { current: Arc::new(RwLock::new(read(Arc::new(files))?)) })
     }
 
     /// Reads the files again, for connections from now on. If they cannot be used, everything stays as it was. Blocks
     /// on disk.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.read_again()?.take_effect();
+        let new = read(self.files())?;
+        let mut current = self.current.write();
+        // Meanwhile other files may have taken effect.
+        if current.files == new.files {
+            *current = new;
+        }
         Ok(())
     }
 
-    /// The first of two steps of a reload. Nothing has changed yet. Blocks on disk.
-    pub fn read_again(&self) -> Result<NewCertificates, TlsError> {
-        Ok(NewCertificates { new: read(&self.files)?, tls: self.clone() })
+    /// The first of two steps that replace the files by others, or by their present contents. Nothing has changed yet.
+    /// Blocks on disk.
+    pub fn read(&self, files: &TlsFiles) -> Result<NewCertificates, TlsError> {
+        Ok(NewCertificates { new: read(Arc::new(files.clone()))?, tls: self.clone() })
     }
 
     /// When the certificate or one of its issuers expires first, in seconds since 1970. `None` if that is unknown.
@@ -164,8 +173,8 @@ impl Tls {
     }
 
     /// The files.
-    pub const fn files(&self) -> &TlsFiles {
-        &self.files
+    pub fn files(&self) -> Arc<TlsFiles> {
+        self.current.read().files.clone()
     }
 
     /// Completes the handshake and returns the connection. What the client sends until then counts against the budget.
@@ -250,8 +259,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-fn read(files: &TlsFiles) -> Result<Current, TlsError> {
-    let TlsFiles { certificate, key, client_ca, clients } = files;
+fn read(files: Arc<TlsFiles>) -> Result<Current, TlsError> {
+    let TlsFiles { certificate, key, client_ca, clients } = &*files;
     let provider = Arc::new(ring::default_provider());
     let unusable =
         |cause| TlsError::Unusable { certificate: certificate.clone(), key: key.clone(), cause };
@@ -277,7 +286,7 @@ fn read(files: &TlsFiles) -> Result<Current, TlsError> {
     let mut config = builder.with_single_cert(chain, private_key(key)?).map_err(unusable)?;
     // A WebSocket begins as HTTP/1.1, and nothing else is offered here.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Current { config: Arc::new(config), expires })
+    Ok(Current { files, config: Arc::new(config), expires })
 }
 
 /// A socket that counts what arrives until the handshake is complete.

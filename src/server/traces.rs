@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ureq::Agent;
 
 use crate::actors::trace::{Finished, Sink, send_to};
-use crate::model::Secret;
+use crate::model::{Secret, without_user};
 
 /// How many traces wait for their request. Further ones are dropped.
 const WAITING_MAX: usize = 4_096;
@@ -134,7 +134,9 @@ impl Exporter {
                 if said.is_none_or(|said| now.duration_since(said) >= SAID_EVERY) {
                     said = Some(now);
                     let dropped = self.dropped.swap(0, Ordering::Relaxed);
-                    let url = &self.options.url;
+                    // A query may be a secret as well.
+                    let url = self.options.url.split('?').next().unwrap_or_default();
+                    let url = without_user(url);
                     log::warn!(
                         "{url} does not take traces: {error}; {dropped} traces are lost so far"
                     );

@@ -3,7 +3,7 @@
 use super::access::to_its_end;
 use super::handle::Server;
 use crate::actors::audit::{self, By};
-use crate::model::{PublicKey, Quotas};
+use crate::model::{Limits, PublicKey, Quotas};
 use crate::services::RecordsUnavailable;
 
 impl Server {
@@ -37,5 +37,25 @@ impl Server {
     /// is used stays used. A key or store that had no quota before starts counting from now on.
     pub fn set_quotas(&self, quotas: Quotas) {
         self.inner().shared.quotas.set(quotas, tokio::time::Instant::now().into_std());
+    }
+
+    /// Sets what clients may make the server hold from now on, instead of [`Builder::limits`](super::Builder::limits).
+    ///
+    /// Who is connected stays, also above a limit that is lower now. Open connections keep the sizes of frames,
+    /// messages and chunk sets and the interval of pings with which they began, and stores that are open keep `recent_bytes_max`; for everything
+    /// else the new limits count from the next request on. Three limits cannot change: `keep_alive`,
+    /// `compaction_bytes_max` and `compaction_bucket_bytes_max`. Bodies of requests to the admin API may be as large as
+    /// at the start.
+    pub fn set_limits(&self, limits: Limits) {
+        let shared = &self.inner().shared;
+        shared.connections.set_count_max(limits.connections_max);
+        shared.strangers.set(limits.strangers_max);
+        shared.resolved.set_age_max(limits.registry_answer_age_max);
+        shared.new_keys.set(limits.keys_max, limits.newcomers_per_minute);
+        shared.new_identities.set(limits.identities_max, limits.newcomers_per_minute);
+        shared.budget.set(&limits);
+        shared.limits.set(limits);
+        // Makes sessions take the new ones.
+        shared.connections.access_changed();
     }
 }

@@ -12,6 +12,7 @@ use actix::ArbiterHandle;
 
 use crate::actors::budget::Budget;
 use crate::actors::connections::Connections;
+use crate::actors::limits::LiveLimits;
 use crate::actors::metrics::Metrics;
 
 /// Starts the rounds; they end with the server.
@@ -19,11 +20,11 @@ pub(super) fn start(
     connections: &Arc<Connections>,
     budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
-    stall_timeout: Duration,
+    limits: &Arc<LiveLimits>,
     thread: &ArbiterHandle,
 ) {
     let budget = Arc::downgrade(budget);
-    let rounds = rounds(Arc::downgrade(connections), budget, metrics.clone(), stall_timeout);
+    let rounds = rounds(Arc::downgrade(connections), budget, metrics.clone(), limits.clone());
     // Only a thread that has stopped refuses this.
     thread.spawn(rounds);
 }
@@ -32,11 +33,12 @@ async fn rounds(
     connections: Weak<Connections>,
     budget: Weak<Budget>,
     metrics: Arc<Metrics>,
-    stall_timeout: Duration,
+    limits: Arc<LiveLimits>,
 ) {
-    let millis_max = stall_timeout.as_millis() as u64;
-    let pause = (stall_timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
     loop {
+        let stall_timeout = limits.get().stall_timeout;
+        let millis_max = stall_timeout.as_millis() as u64;
+        let pause = (stall_timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(1));
         tokio::time::sleep(pause).await;
         let (Some(connections), Some(budget)) = (connections.upgrade(), budget.upgrade()) else {
             return;

@@ -82,16 +82,16 @@ async fn at_a_sighup_the_grants_of_the_file_count_and_live_subscriptions_end() {
 #[tokio::test]
 async fn a_reload_says_what_counts_and_what_needs_a_restart() {
     let server = Logged::start(&configuration("", &[ALICE]));
-    let changed = "origins = [\"https://app.example\"]\nlimits.subscriptions_max = 7";
+    let changed = "origins = [\"https://app.example\"]\nlimits.keep_alive = \"7s\"";
     server.configure(&configuration(changed, &[ALICE]));
     let page = [("Origin", "https://app.example")];
     assert_eq!(Socket::refused_status(server.url(), &page).await, 403);
     let answer = server.reload().await;
-    let said = r#"{"applied":["origins"],"needsRestart":["limits.subscriptions_max"]}"#;
+    let said = r#"{"applied":["origins"],"needsRestart":["limits.keep_alive"]}"#;
     assert!(answer.ends_with(said), "{answer}");
     Socket::connect_with(server.url(), &page).await;
     let answer = server.reload().await;
-    let said = r#"{"applied":[],"needsRestart":["limits.subscriptions_max"]}"#;
+    let said = r#"{"applied":[],"needsRestart":["limits.keep_alive"]}"#;
     assert!(answer.ends_with(said), "{answer}");
 }
 

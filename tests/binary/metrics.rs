@@ -1,5 +1,7 @@
 //! Metrics whose values are meaningful only for a real server.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::tempdir;
@@ -57,6 +59,51 @@ async fn the_slowest_cursor_is_how_far_behind_and_gone_with_its_client() {
     comes_to(&server, lag, |lag| lag > 1.0).await;
     drop(stuck);
     comes_to(&server, lag, |lag| lag == 0.0).await;
+}
+
+/// Not every tool that reads metrics knows `OpenMetrics`.
+#[tokio::test]
+async fn promtool_takes_the_older_format_and_has_nothing_to_say() {
+    let directory = tempdir().expect("a directory");
+    let server = Serve::dev(directory.path());
+    let mut writer = Socket::connect(&server.url).await;
+    writer.write(&key("writer"), 1, &batch(&[entry("E", "", b"x")])).await;
+    writer.next_ack().await;
+    // A refusal, so that there is a counter with labels.
+    writer.subscribe(&key("writer"), 5_000).await;
+    writer.stop(&key("writer")).await;
+    let get = async |accept: &str| {
+        let headers = format!("host: eventlog\r\naccept: {accept}\r\n");
+        let answer = http::get_with(server.address(), "/metrics", &headers).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        (head.to_ascii_lowercase(), body.to_owned())
+    };
+    for accept in ["*/*", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"] {
+        let (head, body) = get(accept).await;
+        assert!(
+            head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+            "{head}"
+        );
+        assert!(body.ends_with("# EOF\n"));
+    }
+    let (head, body) = get("text/plain;version=0.0.4").await;
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(
+        body.contains(
+            "# TYPE eventlog_writes_acked_total counter\neventlog_writes_acked_total 1\n"
+        )
+    );
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+    promtool.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut checking) = promtool.spawn() else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have promtool");
+        return;
+    };
+    checking.stdin.take().expect("an input").write_all(body.as_bytes()).expect("written");
+    let checked = checking.wait_with_output().expect("it ends");
+    let said = [checked.stdout, checked.stderr].concat();
+    assert!(checked.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use super::logged::Logged;
-use super::process::{data, run};
+use super::process::{command, data, run};
 use crate::support::http;
 use crate::support::jwt::{claims, token_by, with};
 use crate::support::receiver::{Receiver, Reply};
@@ -150,5 +150,45 @@ async fn a_secret_is_in_nothing_that_the_server_prints_or_serves() {
     for text in said {
         let line = text.lines().find(|line| line.contains("CANARY"));
         assert_eq!(line, None);
+    }
+}
+
+/// Whatever is wrong with it, and wherever it stands.
+#[test]
+fn the_password_of_a_database_is_in_nothing_that_is_printed() {
+    let files = tempdir().expect("a directory");
+    let store = data(&files.path().join("data")).to_owned();
+    for url in [
+        "postgres://eventlog:CANARY-word@127.0.0.1:1/eventlog?sslmode=disable",
+        "postgres://eventlog:CANARY-word@127.0.0.1:1/eventlog?sslmode=whatever",
+        "postgres://eventlog:CANARY-p/a@ss:word@127.0.0.1:port/eventlog",
+        "postgres://127.0.0.1:1/eventlog?user=eventlog&password=CANARY-word&sslmode=disable",
+        "postgress://eventlog:CANARY-word@db.example/eventlog",
+        "eventlog:CANARY-word@db.example",
+    ] {
+        let file = format!(
+            "auth.mode = \"allow-all\"\nlog.level = \"trace\"\n[storage]\nkind = \"postgres\"\nurl = {url:?}\n"
+        );
+        let config = put(files.path(), "eventlog.toml", &file);
+        let cut = put(files.path(), "cut.toml", file.trim_end().trim_end_matches('"'));
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &store, "--config", &config];
+        let mut by_environment = command(&["config", "check"]);
+        let by_environment = by_environment
+            .env("EVENTLOG_AUTH_MODE", "allow-all")
+            .env("EVENTLOG_STORAGE_KIND", "postgres")
+            .env("EVENTLOG_STORAGE_URL", url)
+            .output()
+            .expect("it runs");
+        let checked = run(&["config", "check", "--config", &config]);
+        assert!(checked.out.contains("***"), "{}", checked.out);
+        let served = run(&serve);
+        assert_eq!(served.code, Some(1), "{}", served.err);
+        let cut = run(&["config", "check", "--config", &cut]);
+        let by_environment = [by_environment.stdout, by_environment.stderr].concat();
+        let by_environment = String::from_utf8(by_environment).expect("UTF-8");
+        let said = [checked.out, checked.err, served.err, cut.out, cut.err, by_environment];
+        for text in said {
+            assert_eq!(text.lines().find(|line| line.contains("CANARY")), None, "{url}");
+        }
     }
 }

@@ -157,6 +157,38 @@ async fn renewed_certificates_count_and_nobody_is_cut_off() {
 }
 
 #[tokio::test]
+async fn other_files_with_certificates_count_after_a_reload_and_only_if_they_can_be_used() {
+    let (directory, authority) = set_up();
+    let server = serve(directory.path(), None);
+    let mut before = comes_through(&server.url, &authority.trusted(None)).await;
+    before.next().await;
+    let config = directory.path().join("eventlog.toml");
+    let file = std::fs::read_to_string(&config).expect("a file");
+    let moved = |to: &str, origins: &str| {
+        let file = file.replace("/tls.pem", &format!("/{to}.pem"));
+        let file = file.replace("/tls.key", &format!("/{to}.key"));
+        std::fs::write(&config, format!("{origins}{file}")).expect("written");
+        server.signal(Signal::HUP);
+    };
+    let log = directory.path().join("log");
+    moved("nowhere", "origins = \"*\"\n");
+    logged(&log, "nowhere.pem cannot be read", 1);
+    comes_through(&server.url, &authority.trusted(None)).await;
+    let second = Authority::new();
+    let elsewhere = directory.path().join("other");
+    std::fs::create_dir(&elsewhere).expect("created");
+    second.sign().write(&elsewhere);
+    moved("other/tls", "");
+    logged(&log, "applied: tls.certificate_file, tls.key_file", 1);
+    comes_through(&server.url, &second.trusted(None)).await;
+    // From now on these are watched.
+    let third = Authority::new();
+    third.sign().write(&elsewhere);
+    comes_through(&server.url, &third.trusted(None)).await;
+    writes(&mut before, 1).await;
+}
+
+#[tokio::test]
 async fn it_is_known_when_certificates_expire_and_again_once_they_are_renewed() {
     let (directory, authority) = set_up();
     authority.sign_until(2031).write(directory.path());
@@ -188,6 +220,29 @@ async fn clients_need_a_certificate_where_that_is_asked_for() {
     socket.next().await;
     writes(&mut socket, 1).await;
     let other = Authority::new().sign();
+    // The commands show one as well, over WebSockets and for the admin API.
+    let (mine, theirs) = (directory.path().join("mine"), directory.path().join("theirs"));
+    for (of, to) in [(&own, &mine), (&other, &theirs)] {
+        std::fs::create_dir(to).expect("created");
+        of.write(to);
+    }
+    let ca = directory.path().join("ca.pem");
+    let with = |command: &[&str], shown: &Path, key: &Path| {
+        let (cert, key) = (shown.join("tls.pem"), key.join("tls.key"));
+        let shown = ["--ca", data(&ca), "--cert", data(&cert), "--cert-key", data(&key)];
+        server.run(&[command, &shown].concat())
+    };
+    let write = ["write", "--key", "alice", "--event", "E", "--payload", "1"];
+    let stores = ["stores", "--token", "s3cret"];
+    with(&write, &mine, &mine).ok();
+    assert!(with(&stores, &mine, &mine).ok().contains("team  head 2"));
+    for command in [&write[..], &stores] {
+        with(command, &theirs, &theirs).failed(1);
+        let said = with(command, &mine, &theirs).failed(1);
+        assert!(said.contains("--cert, --cert-key: the certificate cannot be used with"), "{said}");
+        let said = with(command, &mine, &directory.path().join("nowhere")).failed(1);
+        assert!(said.contains("--cert-key: ") && said.contains("cannot be read"), "{said}");
+    }
     for config in [authority.trusted(None), authority.trusted(Some(&other))] {
         assert!(Socket::try_connect_tls(&server.url, &config).await.is_none());
     }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::tempdir;
 
-use super::process::{Serve, command, data};
+use super::process::{Serve, command, data, logged};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -147,4 +147,23 @@ fn what_is_wrong_with_traces_is_said_at_the_start() {
         let said = super::process::Ended::of(serve.spawn().expect("it starts")).failed(1);
         assert!(said.contains(word), "{said}");
     }
+}
+
+#[tokio::test]
+async fn the_password_of_a_collector_is_in_no_line_of_the_log() {
+    let directory = tempdir().expect("a directory");
+    let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]);
+    serve.arg(data(&directory.path().join("data"))).env("EVENTLOG_LOG", "trace");
+    // Nobody is there, so the log says that as well.
+    let url = "http://CANARY-user:CANARY-password@127.0.0.1:9/v1/traces?key=CANARY-key";
+    serve.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url).env("OTEL_TRACES_SAMPLER_ARG", "1");
+    let log = directory.path().join("log");
+    serve.stderr(std::fs::File::create(&log).expect("a log"));
+    let server = Serve::of(serve);
+    let mut client = Socket::connect(&server.url).await;
+    client.write(&key("alice"), 1, &batch(&[entry("E", "", b"x")])).await;
+    assert_eq!(client.next_ack().await.0, 1);
+    logged(&log, "http://***@127.0.0.1:9/v1/traces does not take traces", 1);
+    let text = std::fs::read_to_string(&log).expect("UTF-8");
+    assert_eq!(text.lines().find(|line| line.contains("CANARY")), None);
 }

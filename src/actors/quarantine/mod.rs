@@ -18,7 +18,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use self::known::{Known, NoRoom, counted};
-use crate::model::{Batch, EntryId, Limits, PublicKey, StoreId};
+use crate::actors::limits::LiveLimits;
+use crate::model::{Batch, EntryId, PublicKey, StoreId};
 use crate::protocol::rpc::large::LargeEntry;
 use crate::services::quarantine::PART_BYTES;
 use crate::services::{Quarantine, QuarantineUnavailable, Quarantined};
@@ -49,7 +50,7 @@ pub(crate) enum AsideError {
 /// See the module's description.
 pub(crate) struct Aside {
     quarantine: Arc<dyn Quarantine>,
-    limits: Arc<Limits>,
+    limits: Arc<LiveLimits>,
     known: RwLock<Known>,
     /// The number of entries in `known`, for callers that write a lot and rarely ask.
     count: AtomicUsize,
@@ -64,7 +65,7 @@ impl Aside {
     /// Reads which entries there are: at once if they are at hand, otherwise on `thread`, repeatedly until it succeeds.
     pub(crate) fn start(
         quarantine: Arc<dyn Quarantine>,
-        limits: Arc<Limits>,
+        limits: Arc<LiveLimits>,
         thread: &ArbiterHandle,
     ) -> Arc<Self> {
         let aside = Arc::new(Self {
@@ -180,7 +181,7 @@ impl Aside {
             return Ok(before);
         }
         let more = before.saturating_add(counted(entry.lengths().into_iter().sum()));
-        known.check(key, more, &self.limits).map_err(|no_room| {
+        known.check(key, more, &self.limits.get()).map_err(|no_room| {
             self.refused.inc();
             let NoRoom { used, bytes_max, setting } = no_room;
             let (slot, id, bytes) = (entry.slot, entry.id, entry.bytes());

@@ -95,6 +95,7 @@ impl<W: Wire> Session<W> {
         if changes != again.changes {
             again.changes = changes;
             again.is_due = true;
+            self.limits = self.shared.limits.get();
             self.pipeline.check_again();
             if let Err(revoked) = self.shared.revocations.check_caller(self.pipeline.caller()) {
                 return self.finish_revoked(&revoked.into());

@@ -28,7 +28,7 @@ pub(crate) async fn may_write(
     known: Option<StoreHandle>,
 ) -> Result<StoreHandle, Refusal> {
     let store = is_allowed(shared, caller, names, batch, known).await?;
-    validate_entries(batch, &shared.limits)?;
+    validate_entries(batch, &shared.limits.get())?;
     Ok(store)
 }
 

@@ -67,7 +67,7 @@ use super::complaints::{self, Complaint};
 use super::connections::Seat;
 use super::inbox::{Inbox, Notice};
 use super::trace::Moment;
-use crate::model::PublicKey;
+use crate::model::{Limits, PublicKey};
 use crate::services::{Caller, RegistryError};
 
 /// A poll ends once this many bytes are ready for the socket; it is polled again when they have been taken.
@@ -85,6 +85,8 @@ const PUSHED_OUT: &str =
 
 pub(crate) struct Session<W: Wire> {
     shared: Arc<Shared>,
+    /// The limits that count for it: those of its beginning, or of the last change.
+    limits: Arc<Limits>,
     inbox: Arc<Inbox>,
     /// Released when the session ends.
     seat: Seat,
@@ -139,12 +141,13 @@ impl<W: Wire> Session<W> {
         payload: Payload,
         unfinished: Unfinished,
     ) -> Self {
-        let limits = &shared.limits;
+        let limits = shared.limits.get();
         let expires = caller.verified().and_then(|verified| verified.expires);
         let gate = Gate::new(payload, limits.frame_bytes_max, limits.message_bytes_max);
         let pings = Pings::every(limits.ping_interval);
         Self {
             shared,
+            limits,
             inbox,
             seat,
             gate,
@@ -354,12 +357,12 @@ impl<W: Wire> Session<W> {
 
     /// Keeps a timer while something may become too old, or the server is full.
     fn check_timer(&mut self, cx: &mut Context<'_>) {
-        let after = if self.shared.is_full() || self.wire.is_busy() {
+        let after = if self.shared.is_full(&self.limits) || self.wire.is_busy() {
             Some(FULL_RETRY)
         } else if self.wire.has_unfinished() {
-            Some(self.shared.limits.chunk_set_age_max / 4 + Duration::from_millis(1))
+            Some(self.limits.chunk_set_age_max / 4 + Duration::from_millis(1))
         } else if self.is_ending_large() {
-            Some(self.shared.limits.stall_timeout / 4 + Duration::from_millis(1))
+            Some(self.limits.stall_timeout / 4 + Duration::from_millis(1))
         } else {
             None
         };

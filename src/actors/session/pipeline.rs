@@ -172,7 +172,7 @@ impl<W: Wire> Session<W> {
             } else {
                 // What the wire still has of its last message goes before the next one, which would replace it.
                 let now = self.clock.now_millis();
-                let limits = &self.shared.limits;
+                let limits = &self.limits;
                 let subscriptions = self.core.subscriptions_mut();
                 match self.wire.next_request(limits, now, subscriptions, &mut self.out) {
                     Ok(Some(mut request)) => {

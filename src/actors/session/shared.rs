@@ -10,6 +10,7 @@ use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
 use crate::actors::guesses::Guesses;
+use crate::actors::limits::LiveLimits;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::Newcomers;
 use crate::actors::quarantine::Aside;
@@ -46,7 +47,8 @@ pub(crate) struct Shared {
     /// Whether a key that was once proved is accepted only with a proof.
     pub(crate) keeps_proof: bool,
     pub(crate) stores: Stores,
-    pub(crate) limits: Arc<Limits>,
+    /// A session has a copy of them, which is replaced when they change.
+    pub(crate) limits: Arc<LiveLimits>,
     pub(crate) compaction: Compaction,
     pub(crate) connections: Arc<Connections>,
     pub(crate) complaints: Arc<Complaints>,
@@ -82,8 +84,8 @@ impl Shared {
     }
 
     /// Whether all connections together have as many writes in flight as allowed.
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self, limits: &Limits) -> bool {
         let bytes = self.write_bytes_in_flight.load(Ordering::Relaxed);
-        bytes >= self.limits.write_bytes_in_flight_total_max
+        bytes >= limits.write_bytes_in_flight_total_max
     }
 }

@@ -176,7 +176,7 @@ impl<W: Wire> Session<W> {
         store: &StoreHandle,
         allowed: Allowed,
     ) -> Option<Subscribe<W>> {
-        let subscriptions_max = self.shared.limits.subscriptions_max;
+        let subscriptions_max = self.limits.subscriptions_max;
         let replaces = self.core.subscription_of(&request.names.key).is_some();
         if !replaces && self.core.subscriptions().len() >= subscriptions_max {
             let refusal = Refusal::TooManySubscriptions { subscriptions_max };

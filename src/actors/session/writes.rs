@@ -85,10 +85,10 @@ impl<W: Wire> Writes<W> {
 impl<W: Wire> Session<W> {
     /// Whether this connection, or all together, have as many writes in flight as allowed.
     pub(super) fn is_full(&self) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         self.writes.unanswered.len() >= limits.writes_in_flight_max
             || self.writes.bytes + self.larges.bytes() >= limits.write_bytes_in_flight_max
-            || self.shared.is_full()
+            || self.shared.is_full(&self.limits)
             || self.wire.is_busy()
     }
 

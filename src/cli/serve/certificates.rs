@@ -30,12 +30,18 @@ type Version = Option<(u64, u64, i64, i64)>;
 pub(super) fn watch(tls: Option<&Tls>) {
     let Some(tls) = tls.cloned() else { return };
     actix_web::rt::spawn(async move {
-        let mut seen = versions(tls.files());
+        let look = || {
+            let files = tls.files();
+            let versions = versions(&files);
+            (files, versions)
+        };
+        let mut seen = look();
         let mut warned = None;
         loop {
             warn_of_end(&tls, &mut warned);
             tokio::time::sleep(EVERY).await;
-            let now = versions(tls.files());
+            // Also after a reload that names other files: they may have changed since it has read them.
+            let now = look();
             if now == seen {
                 continue;
             }
@@ -62,7 +68,8 @@ fn warn_of_end(tls: &Tls, warned: &mut Option<u64>) {
         return;
     }
     *warned = Some(now);
-    let file = tls.files().certificate.display();
+    let files = tls.files();
+    let file = files.certificate.display();
     let when = i64::try_from(expires).ok().and_then(|expires| Timestamp::from_second(expires).ok());
     let when = when.map_or_else(String::new, |when| format!(" {when}"));
     let what = if expires <= now { "expired" } else { "expires" };

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use eventlog_server::model::StoreId;
 use eventlog_server::processing::ProcessorError;
-use eventlog_server::processing::compaction::{CompactionGuard, DuplicateEvent};
+use eventlog_server::processing::compaction::{Compaction, DuplicateEvent};
 use eventlog_server::server::{
     Listen, Reloaded, ServedPath, Server, StartError, TlsError, TlsFiles, listen, listen_apart,
     listen_tls,
@@ -153,6 +153,11 @@ pub(super) fn check(config: &Config) -> Result<(), ServeError> {
 pub(super) fn faults(config: &Config) -> Vec<ServeError> {
     let mut faults = Vec::new();
     faults.extend(config.tls.iter().flat_map(TlsFiles::faults).map(ServeError::from));
+    faults.extend(compaction::check(&config.compaction).err().map(ServeError::from));
+    if let AuthChoice::Grants(grants) = &config.auth {
+        let wrong = Grants::new(grants.clone()).err().map(ConfigError::from);
+        faults.extend(wrong.map(|wrong| ConfigFaults::from(wrong).into()));
+    }
     if let AuthChoice::Jwt(settings) = &config.auth {
         faults.extend(jwt::check(settings).err().map(ServeError::from));
     }
@@ -176,8 +181,10 @@ async fn serve(mut config: Config, args: ConfigArgs) -> Result<(), ServeError> {
     let tls = certificates::open(config.tls.as_ref())?;
     let kept = Kept::open(&config)?;
     let dev_token = args.dev_token().cloned();
-    let reload = Reload::new(args, &config, decides, tls.clone());
-    let (server, _compacting) = start(&config, &kept, auth, reload).await?;
+    let rules = Arc::new(compaction::Rules::new(&config.compaction, &config.limits)?);
+    let compacting = rules.compaction();
+    let reload = Reload::new(args, &config, decides, tls.clone(), rules);
+    let server = start(&config, &kept, auth, compacting, reload).await?;
     // Clients that come earlier would be rejected. But a slow database is no reason to be unreachable.
     let _ = tokio::time::timeout(RECORDS_PATIENCE, server.records_are_read()).await;
     let listener = bind(config.listen)
@@ -238,14 +245,14 @@ fn authorization(choice: &AuthChoice) -> Result<(Arc<dyn Auth>, Decides), ServeE
     })
 }
 
-/// The server that `config` describes, on the storage in `kept`, and a value that keeps its compactors active.
+/// The server that `config` describes, on the storage in `kept`.
 async fn start(
     config: &Config,
     kept: &Kept,
     auth: Arc<dyn Auth>,
+    compaction: Compaction,
     mut reload: Reload,
-) -> Result<(Server, Vec<CompactionGuard>), ServeError> {
-    let (compaction, guards) = compaction::register(&config.compaction, &config.limits)?;
+) -> Result<Server, ServeError> {
     let registry = kept.registry.clone();
     let registry = match &config.auth {
         AuthChoice::Dev => for_development(registry),
@@ -284,7 +291,7 @@ async fn start(
     let server = builder.start()?;
     assign_all(&server, &config.assign).await?;
     pin_all(&server, &config.pinned).await?;
-    Ok((server, guards))
+    Ok(server)
 }
 
 /// Reads the configuration again at each SIGHUP, for as long as the process lives.

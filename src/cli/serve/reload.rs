@@ -3,11 +3,11 @@
 //! Keeps: a file that the server could not be started with changes nothing; settings that need a restart are named.
 //! Leaves out: what asks for it (SIGHUP, the admin API).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use eventlog_server::model::Secret;
-use eventlog_server::server::{ReloadError, Reloaded, Server, Tls};
+use eventlog_server::model::{Limits, Secret};
+use eventlog_server::server::{NewCertificates, ReloadError, Reloaded, Server, Tls};
 use eventlog_server::services::auth::Grants;
 use eventlog_server::services::auth::jwt::JwtAuth;
 use eventlog_server::services::origin_policy::OriginPolicy;
@@ -15,36 +15,75 @@ use eventlog_server::webhooks::{Signing, WebhookOptions};
 use parking_lot::Mutex;
 use toml::{Table, Value};
 
-use super::jwt;
+use super::compaction::Rules;
 use super::webhooks::Signings;
+use super::{files, jwt};
 use crate::cli::config::ConfigArgs;
 use crate::config::{AuthChoice, Config};
 
-/// The settings that take effect as soon as they are read. Each is applied as a whole, and none of them can fail:
-/// errors are found before.
-const LIVE: [(&str, Apply); 18] = [
-    ("auth.grant", apply_grants),
-    ("auth.http.secret", apply_http),
-    ("auth.http.secret_file", apply_http),
-    ("auth.jwt.jwks_file", applied_keys),
-    ("auth.jwt.public_key_file", applied_keys),
-    ("auth.jwt.secret", applied_keys),
-    ("auth.jwt.secret_file", applied_keys),
-    ("log.access", apply_log),
-    ("log.format", apply_log),
-    ("log.keys", apply_log),
-    ("log.level", apply_log),
-    ("origins", apply_origins),
-    ("quota", apply_quotas),
-    ("retention", apply_retention),
-    ("webhook", apply_webhooks),
-    ("admin.token", apply_admin_tokens),
-    ("admin.token_file", apply_admin_tokens),
-    ("admin.tokens", apply_admin_tokens),
+/// The settings that take effect as soon as they are read, in parts that are replaced as a whole.
+const LIVE: [(&str, Part); 24] = [
+    ("admin.token", Part::AdminTokens),
+    ("admin.token_file", Part::AdminTokens),
+    ("admin.tokens", Part::AdminTokens),
+    ("auth.grant", Part::Grants),
+    ("auth.http.secret", Part::Http),
+    ("auth.http.secret_file", Part::Http),
+    ("auth.jwt.jwks_file", Part::Keys),
+    ("auth.jwt.public_key_file", Part::Keys),
+    ("auth.jwt.secret", Part::Keys),
+    ("auth.jwt.secret_file", Part::Keys),
+    ("compaction", Part::Compaction),
+    ("limits", Part::Limits),
+    ("log.access", Part::Log),
+    ("log.format", Part::Log),
+    ("log.keys", Part::Log),
+    ("log.level", Part::Log),
+    ("origins", Part::Origins),
+    ("quota", Part::Quotas),
+    ("retention", Part::Retention),
+    ("tls.certificate_file", Part::Tls),
+    ("tls.client_ca_file", Part::Tls),
+    ("tls.client_certificates", Part::Tls),
+    ("tls.key_file", Part::Tls),
+    ("webhook", Part::Webhooks),
 ];
 
-/// Whether it could be applied.
-type Apply = fn(&Reload, &Config, &Server) -> bool;
+/// The tables of which each setting is live, except those in [`LATER`].
+const LIVE_TABLES: [&str; 2] = ["limits.", "quota."];
+
+/// Limits of what is made once, at the start.
+const LATER: [&str; 3] =
+    ["limits.compaction_bucket_bytes_max", "limits.compaction_bytes_max", "limits.keep_alive"];
+
+/// What is replaced as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    AdminTokens,
+    Compaction,
+    Grants,
+    Http,
+    Keys,
+    Limits,
+    Log,
+    Origins,
+    Quotas,
+    Retention,
+    Tls,
+    Webhooks,
+}
+
+impl Part {
+    /// The part that the setting at `path` belongs to; `None` if it needs a restart.
+    fn of(path: &str) -> Option<Self> {
+        if LATER.contains(&path) {
+            return None;
+        }
+        let is_below = |table: &&str| path.starts_with(table);
+        let path = LIVE_TABLES.into_iter().find(is_below).map_or(path, |it| &it[..it.len() - 1]);
+        LIVE.iter().find(|(live, _)| path == *live).map(|(_, part)| *part)
+    }
+}
 
 /// The part of the authorization that can be replaced while the server runs.
 pub(super) enum Decides {
@@ -63,6 +102,7 @@ pub(super) struct Reload {
     args: ConfigArgs,
     decides: Decides,
     tls: Option<Tls>,
+    compaction: Arc<Rules>,
     webhooks: Vec<WebhookOptions>,
     signings: Signings,
     has_admin_api: bool,
@@ -85,12 +125,23 @@ impl Reload {
         config: &Config,
         decides: Decides,
         tls: Option<Tls>,
+        compaction: Arc<Rules>,
     ) -> Self {
         let counts = Counts { said: config.said.0.clone(), files: contents(config) };
         let webhooks = config.webhooks.clone();
         let (signings, has_admin_api) = (Signings::new(), !config.admin.tokens.is_empty());
         let (takes_cookies, counts) = (config.auth.takes_cookies().is_some(), Mutex::new(counts));
-        Self { args, decides, tls, webhooks, signings, has_admin_api, takes_cookies, counts }
+        Self {
+            args,
+            decides,
+            tls,
+            compaction,
+            webhooks,
+            signings,
+            has_admin_api,
+            takes_cookies,
+            counts,
+        }
     }
 
     /// The webhooks that run.
@@ -114,22 +165,25 @@ impl Reload {
         let config = self.args.load().map_err(wrong)?;
         super::check(&config).map_err(wrong)?;
         // What can still be refused comes first: the files of keys and certificates may have changed.
-        let certificates = self.tls.as_ref().map(Tls::read_again).transpose().map_err(wrong)?;
+        let certificates = self.certificates(&config)?;
         self.replace_keys(&config)?;
         if let Some(certificates) = certificates {
             certificates.take_effect();
         }
+        // From here on nothing fails.
         let mut reloaded = Reloaded::default();
+        let mut parts = BTreeSet::new();
         for path in counts.changed(&config) {
-            let is = |live: &str| path == live || (live == "quota" && path.starts_with("quota."));
-            let live = LIVE.iter().find(|(live, _)| is(live));
-            if live.is_some_and(|(_, apply)| apply(self, &config, server)) {
-                put(&mut counts.said, &config.said.0, &path);
-                reloaded.applied.push(path);
-            } else {
-                reloaded.needs_restart.push(path);
+            match Part::of(&path).filter(|part| self.can_replace(*part, &config)) {
+                None => reloaded.needs_restart.push(path),
+                Some(part) => {
+                    parts.insert(part);
+                    put(&mut counts.said, &config.said.0, &path);
+                    reloaded.applied.push(path);
+                }
             }
         }
+        parts.into_iter().for_each(|part| self.replace(part, &config, server));
         let counting = |setting: &str| reloaded.applied.contains(&one_setting(setting));
         counts.files.extend(contents(&config).into_iter().filter(|(setting, _)| counting(setting)));
         if !reloaded.applied.is_empty() {
@@ -139,11 +193,97 @@ impl Reload {
         Ok(reloaded)
     }
 
+    /// Those of the files that `config` names, or of the present ones if it wants none: that takes a restart.
+    fn certificates(&self, config: &Config) -> Result<Option<NewCertificates>, ReloadError> {
+        let Some(tls) = &self.tls else { return Ok(None) };
+        let files = config.tls.clone().map_or_else(|| tls.files(), Arc::new);
+        tls.read(&files).map(Some).map_err(wrong)
+    }
+
+    /// Whether the part of the running server can become what `config` says.
+    fn can_replace(&self, part: Part, config: &Config) -> bool {
+        match part {
+            // A server that started without tokens has no admin API; an empty list takes all tokens away from one that
+            // has it.
+            Part::AdminTokens => self.has_admin_api && !config.admin.tokens.is_empty(),
+            Part::Grants => {
+                matches!((&self.decides, &config.auth), (Decides::Grants(_), AuthChoice::Grants(_)))
+            }
+            Part::Http => {
+                matches!((&self.decides, &config.auth), (Decides::Http(_), AuthChoice::Http(_)))
+            }
+            Part::Keys => {
+                matches!((&self.decides, &config.auth), (Decides::Jwt(_), AuthChoice::Jwt(_)))
+            }
+            // Not all pages while this server takes cookies, even if the file says that it does not: that takes a
+            // restart.
+            Part::Origins => !(self.takes_cookies && config.origins == OriginPolicy::Any),
+            Part::Tls => self.tls.is_some() && config.tls.is_some(),
+            // The secrets of webhooks are replaced, if nothing else about the webhooks has changed.
+            Part::Webhooks => {
+                let rest = |options: &WebhookOptions| {
+                    let options = WebhookOptions { secrets: Vec::new(), ..options.clone() };
+                    format!("{options:?}")
+                };
+                self.webhooks.iter().map(rest).eq(config.webhooks.iter().map(rest))
+            }
+            Part::Compaction | Part::Limits | Part::Log | Part::Quotas | Part::Retention => true,
+        }
+    }
+
+    /// Replaces what [can be replaced](Self::can_replace). It was checked before, so nothing is refused any more.
+    fn replace(&self, part: Part, config: &Config, server: &Server) {
+        match part {
+            Part::AdminTokens => server.set_admin_tokens(config.admin.tokens.clone()),
+            Part::Compaction => checked(self.compaction.replace(&config.compaction)),
+            Part::Grants => self.replace_grants(config),
+            Part::Http => self.replace_http(config),
+            // They were replaced before, because this can be refused.
+            Part::Keys | Part::Tls => {}
+            Part::Limits => server.set_limits(Limits {
+                connections_max: files::make_room(config.limits.connections_max),
+                ..config.limits.clone()
+            }),
+            Part::Log => crate::cli::log::serve(&config.log),
+            Part::Origins => server.set_origins(config.origins.clone()),
+            Part::Quotas => server.set_quotas(config.quotas.clone()),
+            Part::Retention => server.set_retention(config.retention.clone()),
+            Part::Webhooks => self.replace_webhook_secrets(config),
+        }
+    }
+
+    fn replace_grants(&self, config: &Config) {
+        if let (Decides::Grants(grants), AuthChoice::Grants(new)) = (&self.decides, &config.auth) {
+            checked(grants.replace(new.clone()));
+        }
+    }
+
+    fn replace_http(&self, config: &Config) {
+        if let (Decides::Http(signing), AuthChoice::Http(options)) = (&self.decides, &config.auth) {
+            signing.replace(options.secrets.clone());
+        }
+    }
+
+    fn replace_webhook_secrets(&self, config: &Config) {
+        for options in &config.webhooks {
+            if let Some(signing) = self.signings.get(&options.name) {
+                signing.replace(options.secrets.clone());
+            }
+        }
+    }
+
     fn replace_keys(&self, config: &Config) -> Result<(), ReloadError> {
         if let (Decides::Jwt(auth), AuthChoice::Jwt(settings)) = (&self.decides, &config.auth) {
             auth.replace_keys(jwt::keys(settings).map_err(wrong)?).map_err(wrong)?;
         }
         Ok(())
+    }
+}
+
+/// [`super::check`] has found everything that this could be refused for.
+fn checked<E: std::fmt::Display>(replaced: Result<(), E>) {
+    if let Err(error) = replaced {
+        log::error!("reload: {error}");
     }
 }
 
@@ -177,75 +317,6 @@ impl Counts {
         all.dedup();
         all
     }
-}
-
-fn apply_grants(reload: &Reload, config: &Config, _: &Server) -> bool {
-    match (&reload.decides, &config.auth) {
-        (Decides::Grants(grants), AuthChoice::Grants(new)) => grants.replace(new.clone()).is_ok(),
-        _ => false,
-    }
-}
-
-/// They were applied before.
-fn applied_keys(reload: &Reload, config: &Config, _: &Server) -> bool {
-    matches!((&reload.decides, &config.auth), (Decides::Jwt(_), AuthChoice::Jwt(_)))
-}
-
-fn apply_http(reload: &Reload, config: &Config, _: &Server) -> bool {
-    let (Decides::Http(signing), AuthChoice::Http(options)) = (&reload.decides, &config.auth)
-    else {
-        return false;
-    };
-    signing.replace(options.secrets.clone());
-    true
-}
-
-/// The secrets of webhooks are replaced, if nothing else about the webhooks has changed.
-fn apply_webhooks(reload: &Reload, config: &Config, _: &Server) -> bool {
-    let rest = |options: &WebhookOptions| {
-        let options = WebhookOptions { secrets: Vec::new(), ..options.clone() };
-        format!("{options:?}")
-    };
-    let same = reload.webhooks.iter().map(rest).eq(config.webhooks.iter().map(rest));
-    for options in config.webhooks.iter().filter(|_| same) {
-        if let Some(signing) = reload.signings.get(&options.name) {
-            signing.replace(options.secrets.clone());
-        }
-    }
-    same
-}
-
-fn apply_log(_: &Reload, config: &Config, _: &Server) -> bool {
-    crate::cli::log::serve(&config.log);
-    true
-}
-
-/// Not all pages while this server takes cookies, even if the file says that it does not: that takes a restart.
-fn apply_origins(reload: &Reload, config: &Config, server: &Server) -> bool {
-    let applies = !(reload.takes_cookies && config.origins == OriginPolicy::Any);
-    if applies {
-        server.set_origins(config.origins.clone());
-    }
-    applies
-}
-
-fn apply_quotas(_: &Reload, config: &Config, server: &Server) -> bool {
-    server.set_quotas(config.quotas.clone());
-    true
-}
-
-/// A server that started without tokens has no admin API; and an empty list takes all tokens away from one that has it.
-fn apply_admin_tokens(reload: &Reload, config: &Config, server: &Server) -> bool {
-    let applies = reload.has_admin_api && !config.admin.tokens.is_empty();
-    if applies {
-        server.set_admin_tokens(config.admin.tokens.clone());
-    }
-    applies
-}
-
-fn apply_retention(_: &Reload, config: &Config, server: &Server) -> bool {
-    server.set_retention(config.retention.clone());
-    true
 }
 
 /// The settings that differ, as people write them: `limits.frame_bytes_max`. A list is one setting.

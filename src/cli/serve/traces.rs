@@ -3,7 +3,7 @@
 use std::env::VarError;
 use std::time::Duration;
 
-use eventlog_server::model::Secret;
+use eventlog_server::model::{Secret, without_user};
 use eventlog_server::server::{TraceError, TraceOptions, Traces};
 
 /// How long the end of the server waits for a collector.
@@ -46,7 +46,8 @@ pub(super) fn start() -> Result<Option<Traces>, WrongTraces> {
     };
     let service = variable("OTEL_SERVICE_NAME")?.unwrap_or_else(|| "eventlog-server".to_owned());
     let headers = headers()?;
-    log::info!("traces of writes go to {url}, one of {:.0}", 1.0 / ratio);
+    let shown = without_user(url.split('?').next().unwrap_or_default());
+    log::info!("traces of writes go to {shown}, one of {:.0}", 1.0 / ratio);
     Ok(Some(Traces::start(TraceOptions { url, headers, service, ratio })?))
 }
 

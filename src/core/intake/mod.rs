@@ -144,6 +144,12 @@ impl Intake {
         }
     }
 
+    /// Other limits count from now on; whoever has space by them has to be woken.
+    pub(crate) fn set(&mut self, terms: Terms, now: u64) {
+        self.terms = terms;
+        self.pass_on(now);
+    }
+
     /// Adds a stranger from this address, which holds nothing yet.
     pub(crate) fn enter(&mut self, small: usize, place: Place) -> Number {
         let number = self.next;

@@ -130,21 +130,36 @@ impl Compaction {
         older_than: Duration,
         strategy: Strategy,
     ) -> Result<CompactionGuard, DuplicateEvent> {
-        let events: Vec<EventPattern> = events.into_iter().collect();
         let mut state = self.shared.state.lock();
-        for event in &events {
-            let all = state.set.compactors().iter().flat_map(|compactor| &compactor.events);
-            if let Some(registered) = { all }.find(|registered| registered.overlaps(event)) {
-                let (event, registered) = (event.clone(), registered.clone());
-                return Err(DuplicateEvent { event, registered });
-            }
-        }
-        state.registered += 1;
-        let number = state.registered;
-        let compactor = Arc::new(Compactor::new(number, events, older_than, strategy));
-        let compactors = state.set.compactors().iter().cloned().chain([compactor]).collect();
+        let mut compactors = state.set.compactors().to_vec();
+        let events = events.into_iter().collect();
+        let number = state.add(&mut compactors, (events, older_than, strategy))?;
         state.replace(compactors);
-        Ok(CompactionGuard { shared: self.shared.clone(), number })
+        Ok(self.guard(number))
+    }
+
+    /// Replaces the compactors of `guards` by these: each with its events, its age and its strategy, as for
+    /// [`register`](Self::register). No reader begins with some of both. Those that have begun end with what they
+    /// began with. After an error everything is as it was.
+    pub fn replace(
+        &self,
+        guards: &mut Vec<CompactionGuard>,
+        with: impl IntoIterator<Item = (Vec<EventPattern>, Duration, Strategy)>,
+    ) -> Result<(), DuplicateEvent> {
+        let mut state = self.shared.state.lock();
+        let replaced: Vec<u64> = guards.iter().map(|guard| guard.number).collect();
+        let mut compactors = state.set.compactors().to_vec();
+        compactors.retain(|compactor| !replaced.contains(&compactor.number));
+        let numbers = with.into_iter().map(|one| state.add(&mut compactors, one));
+        let numbers: Vec<u64> = numbers.collect::<Result<_, _>>()?;
+        state.replace(compactors);
+        drop(state);
+        *guards = numbers.into_iter().map(|number| self.guard(number)).collect();
+        Ok(())
+    }
+
+    fn guard(&self, number: u64) -> CompactionGuard {
+        CompactionGuard { shared: self.shared.clone(), number }
     }
 
     /// Whether no compactor is registered.
@@ -181,6 +196,24 @@ impl Compaction {
 }
 
 impl Current {
+    /// Adds a compactor to these; returns its number.
+    fn add(
+        &mut self,
+        compactors: &mut Vec<Arc<Compactor>>,
+        (events, older_than, strategy): (Vec<EventPattern>, Duration, Strategy),
+    ) -> Result<u64, DuplicateEvent> {
+        for event in &events {
+            let all = compactors.iter().flat_map(|compactor| &compactor.events);
+            if let Some(registered) = { all }.find(|registered| registered.overlaps(event)) {
+                let (event, registered) = (event.clone(), registered.clone());
+                return Err(DuplicateEvent { event, registered });
+            }
+        }
+        self.registered += 1;
+        compactors.push(Arc::new(Compactor::new(self.registered, events, older_than, strategy)));
+        Ok(self.registered)
+    }
+
     /// Continues with other compactors. What is kept was made for the previous ones.
     fn replace(&mut self, compactors: Vec<Arc<Compactor>>) {
         self.set = Arc::new(CompactorSet::new(compactors));
@@ -211,8 +244,11 @@ impl Shared {
 impl Drop for CompactionGuard {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        let others = |compactor: &&Arc<Compactor>| compactor.number != self.number;
-        let compactors = state.set.compactors().iter().filter(others).cloned().collect();
-        state.replace(compactors);
+        let mut compactors = state.set.compactors().to_vec();
+        compactors.retain(|compactor| compactor.number != self.number);
+        // If it was replaced, what is kept belongs to others.
+        if compactors.len() < state.set.compactors().len() {
+            state.replace(compactors);
+        }
     }
 }

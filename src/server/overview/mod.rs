@@ -83,7 +83,7 @@ async fn now(server: &Server) -> Value {
         "replayLag": groups.iter().map(|group| group.lag).sum::<u64>(),
         "deadLetters": groups.iter().map(|group| group.dead_letters).sum::<usize>(),
         "nodes": nodes(server),
-        "connectionsMax": inner.shared.limits.connections_max,
+        "connectionsMax": inner.shared.limits.get().connections_max,
         "storage": figures.collect::<serde_json::Map<_, _>>(),
         "notes": notes,
     })

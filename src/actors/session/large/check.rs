@@ -35,12 +35,12 @@ pub(super) async fn check_all(
     names: Names,
     write: LargeWrite,
 ) -> Result<Good, Refusal> {
-    let (write, Read(mut entries, mut piece)) = begin(write, shared.limits.clone()).await?;
+    let (write, Read(mut entries, mut piece)) = begin(write, shared.limits.get()).await?;
     let checker = Checker { shared: &shared, caller: &caller, names: &names };
     let checked = checker.first(&piece).await?;
     let mut aside = checker.has_room(&checked.store, piece.too_large.as_ref(), 0)?;
     while !piece.is_last {
-        Read(entries, piece) = next(entries, shared.limits.clone()).await?;
+        Read(entries, piece) = next(entries, shared.limits.get()).await?;
         checker.in_time(checker.allowed(&piece, Some(checked.store.clone()))).await?;
         aside = checker.has_room(&checked.store, piece.too_large.as_ref(), aside)?;
     }
@@ -99,7 +99,7 @@ impl Checker<'_> {
         let Self { shared, names, .. } = self;
         let Some(entry) = entry else { return Ok(before) };
         let Some(aside) = &shared.aside else {
-            let (slot, bytes_max) = (entry.slot, shared.limits.entry_bytes());
+            let (slot, bytes_max) = (entry.slot, shared.limits.get().entry_bytes());
             let fault = BatchFault::EntryTooLarge { slot, bytes: entry.bytes(), bytes_max };
             return Err(LargeError::from(fault).into());
         };
@@ -111,7 +111,7 @@ impl Checker<'_> {
         &self,
         asked: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
-        match tokio::time::timeout(self.shared.limits.stall_timeout, asked).await {
+        match tokio::time::timeout(self.shared.limits.get().stall_timeout, asked).await {
             Ok(answer) => answer,
             Err(_) => {
                 Err(Refusal::Internal("the authorization of a large write took too long".into()))

@@ -230,7 +230,7 @@ impl<W: Wire> Session<W> {
 
     /// An answer wakes the session, or the timer if all connections are full.
     fn is_full_of_pieces(&self) -> bool {
-        self.larges.in_flight >= PIECES_IN_FLIGHT_MAX || self.shared.is_full()
+        self.larges.in_flight >= PIECES_IN_FLIGHT_MAX || self.shared.is_full(&self.limits)
     }
 
     fn checking(&self, names: Names, write: large::LargeWrite) -> Stage {
@@ -260,7 +260,7 @@ impl<W: Wire> Session<W> {
     }
 
     fn reading(&self, names: Names, checked: Checked, write: large::LargeWrite) -> Stage {
-        let read = first(write, self.shared.limits.clone());
+        let read = first(write, self.limits.clone());
         Stage::Reading(names, checked, read.boxed_local())
     }
 
@@ -295,7 +295,7 @@ impl<W: Wire> Session<W> {
         if is_last {
             return Stage::Ending(self.clock.now_millis());
         }
-        let limits = self.shared.limits.clone();
+        let limits = self.limits.clone();
         let read = async move { next(entries, limits).await };
         Stage::Reading(names, checked, read.boxed_local())
     }
@@ -308,7 +308,7 @@ impl<W: Wire> Session<W> {
         };
         let waited = self.clock.now_millis().saturating_sub(*since);
         let is_stored = self.larges.in_flight == 0;
-        if is_stored && u128::from(waited) > self.shared.limits.stall_timeout.as_millis() {
+        if is_stored && u128::from(waited) > self.limits.stall_timeout.as_millis() {
             self.break_off(Broken {
                 code: actix_http::ws::CloseCode::Policy,
                 message: "a large write is stored, and cannot be acknowledged before the feed"

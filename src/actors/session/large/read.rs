@@ -88,7 +88,7 @@ pub(super) async fn put_aside(
         let piece = EntriesPiece { batch: Batch::default(), too_large: None, ..piece };
         return Ok(Read(entries, piece));
     }
-    next(entries, shared.limits.clone()).await
+    next(entries, shared.limits.get()).await
 }
 
 fn put_aside_line(entry: &Quarantined) -> Complaint {
