@@ -32,7 +32,9 @@ fn quarantine(server: &Server) -> Result<InQuarantine, Failure> {
 
 async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
     let after: u64 = page.after().map_or(Ok(0), name)?;
-    let listed = quarantine(&server)?.list(after, page.count() + 1);
+    let quarantine = quarantine(&server)?;
+    quarantine.look().await?;
+    let listed = quarantine.list(after, page.count() + 1);
     let listed: Vec<&Quarantined> = listed.iter().map(|entry| &**entry).collect();
     Ok(page.answer("quarantine", listed, |last| last.number.to_string()))
 }

@@ -24,7 +24,7 @@ impl Server {
     ) -> Result<Preview, EraseError> {
         let (storage, asked) = (self.inner().storage.clone(), store.clone());
         let size = blocking(move || storage.size(&asked)).await?;
-        let quarantined = self.of_quarantine(store, &what).len() as u64;
+        let quarantined = self.of_quarantine(store, &what).await?.len() as u64;
         if size.entries == 0 && size.trimmed == Sequence::ZERO && quarantined == 0 {
             return Err(EraseError::NoSuchStore(store.clone()));
         }

@@ -374,7 +374,7 @@ impl Server {
     ) -> Result<Erased, EraseError> {
         let (storage, asked) = (self.inner().storage.clone(), store.clone());
         let size = blocking(move || storage.size(&asked)).await?;
-        let quarantined = self.of_quarantine(store, &what);
+        let quarantined = self.of_quarantine(store, &what).await?;
         if size.entries == 0 && size.trimmed == Sequence::ZERO && quarantined.is_empty() {
             return Err(EraseError::NoSuchStore(store.clone()));
         }
@@ -444,12 +444,17 @@ impl Server {
     }
 
     /// The numbers of the store's entries in quarantine.
-    pub(super) fn of_quarantine(&self, store: &StoreId, what: &Erase) -> Vec<u64> {
-        let Some(quarantine) = self.quarantine() else { return Vec::new() };
+    pub(super) async fn of_quarantine(
+        &self,
+        store: &StoreId,
+        what: &Erase,
+    ) -> Result<Vec<u64>, QuarantineError> {
+        let Some(quarantine) = self.quarantine() else { return Ok(Vec::new()) };
+        quarantine.look().await?;
         let (mut found, mut after) = (Vec::new(), 0);
         loop {
             let page = quarantine.list(after, QUARANTINE_PAGE);
-            let Some(last) = page.last() else { return found };
+            let Some(last) = page.last() else { return Ok(found) };
             after = last.number;
             found.extend(page.iter().filter(|it| what.matches(store, it)).map(|it| it.number));
         }

@@ -57,6 +57,12 @@ impl InQuarantine {
         self.aside.page(after, count)
     }
 
+    /// Takes in what other processes have put aside and removed. The server does that every few seconds.
+    pub(super) async fn look(&self) -> Result<(), QuarantineError> {
+        self.aside.look().await?;
+        Ok(())
+    }
+
     /// The entry with this number.
     pub fn get(&self, number: u64) -> Result<Arc<Quarantined>, QuarantineError> {
         self.aside.get(number).ok_or(QuarantineError::NoSuchEntry(number))

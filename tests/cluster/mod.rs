@@ -11,6 +11,7 @@ mod migrate;
 mod nodes;
 mod one;
 mod pooler;
+mod quarantine;
 mod several;
 mod stock;
 mod takeover;

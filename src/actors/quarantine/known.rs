@@ -54,6 +54,13 @@ impl Known {
         (self.entries.len(), self.bytes)
     }
 
+    /// See [`Quarantine::state`](crate::services::Quarantine::state).
+    pub(super) fn state(&self) -> [u64; 3] {
+        let sum = self.entries.keys().sum();
+        let greatest = self.entries.keys().next_back().copied();
+        [self.entries.len() as u64, sum, greatest.unwrap_or_default()]
+    }
+
     /// Whether `more` bytes, as returned by [`counted`], of `key` may be added.
     pub(super) fn check(&self, key: &PublicKey, more: u64, limits: &Limits) -> Result<(), NoRoom> {
         let of_key = self.by_key.get(key).copied().unwrap_or_default();

@@ -28,6 +28,8 @@ use crate::services::{Quarantine, QuarantineUnavailable, Quarantined};
 const PAGE: usize = 1_000;
 /// How long to wait before reading again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often to look whether another process has changed the list.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 /// Parts that are made durable at a time: about 1 MiB.
 const PARTS_AT_ONCE: usize = 21;
 /// How much of a long text is kept in the description of an entry, in bytes.
@@ -77,23 +79,57 @@ impl Aside {
             turn: Mutex::default(),
             refused: Counter::default(),
         });
-        if let Some(Ok(())) = aside.read_all().now_or_never() {
+        if let Some(Ok(())) = aside.read_first().now_or_never() {
             return aside;
         }
         let reading = Arc::clone(&aside);
         // Only a thread that has stopped refuses this.
         thread.spawn(async move {
-            while let Err(error) = reading.read_all().await {
+            while let Err(error) = reading.read_first().await {
                 log::warn!("nothing goes into quarantine: {error}");
                 tokio::time::sleep(AGAIN).await;
             }
+            reading.follow().await;
         });
         aside
     }
 
-    async fn read_all(&self) -> Result<(), QuarantineUnavailable> {
+    /// Takes in what other processes put aside and remove, for as long as the task lives; returns if there are no others.
+    async fn follow(&self) {
+        loop {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+            match self.look().await {
+                Ok(true) => {}
+                Ok(false) => return,
+                // The storage says so too.
+                Err(error) => log::debug!("the quarantine is not followed: {error}"),
+            }
+        }
+    }
+
+    /// Reads the list again if another process has changed it. Returns whether there can be others.
+    pub(crate) async fn look(&self) -> Result<bool, QuarantineUnavailable> {
+        let _turn = self.turn.lock().await;
+        self.take_in().await
+    }
+
+    /// The same, while nothing is added here.
+    async fn take_in(&self) -> Result<bool, QuarantineUnavailable> {
+        let Some(state) = self.quarantine.state().await? else { return Ok(false) };
+        if state != self.known.read().state() {
+            self.read_all().await?;
+        }
+        Ok(true)
+    }
+
+    async fn read_first(&self) -> Result<(), QuarantineUnavailable> {
         let _turn = self.turn.lock().await;
         self.quarantine.sweep().await?;
+        self.read_all().await
+    }
+
+    /// Reads the whole list, while nothing is added here.
+    async fn read_all(&self) -> Result<(), QuarantineUnavailable> {
         let (mut known, mut after, mut twice) = (Known::default(), 0, Vec::new());
         loop {
             let page = self.quarantine.list(after, PAGE).await?;
@@ -106,7 +142,7 @@ impl Aside {
                 }
             }
         }
-        // It was durable, and the answer that said so was lost.
+        // It was durable, and the answer that said so was lost; or two processes got it at once.
         for number in twice {
             self.quarantine.remove(number).await?;
         }
@@ -212,6 +248,7 @@ impl Aside {
         entry: &LargeEntry,
     ) -> Result<Option<Arc<Quarantined>>, AsideError> {
         let _turn = self.turn.lock().await;
+        self.take_in().await?;
         if self.find(&store, &entry.id).is_some() {
             return Ok(None);
         }

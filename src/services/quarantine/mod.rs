@@ -12,7 +12,7 @@ mod sled;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{EntryId, PublicKey, StoreId};
@@ -67,6 +67,12 @@ pub trait Quarantine: Send + Sync + 'static {
     /// Removes entry `number` from the list, and then its parts, durably before it answers; succeeds if there is none.
     /// If it is dropped or interrupted by a crash, it may leave parts, but never an entry without all of them.
     fn remove(&self, number: u64) -> BoxFuture<'_, Result<(), QuarantineUnavailable>>;
+
+    /// Tells whether the list has changed: how many entries it has, the sum of their numbers, and the greatest. `None` if no other
+    /// process changes it, which is the default.
+    fn state(&self) -> BoxFuture<'_, Result<Option<[u64; 3]>, QuarantineUnavailable>> {
+        Box::pin(ready(Ok(None)))
+    }
 
     /// Removes the parts of unlisted entries. Called at the start, while no entry is being added.
     fn sweep(&self) -> BoxFuture<'_, Result<(), QuarantineUnavailable>>;

@@ -30,6 +30,7 @@ struct Sql {
     list: String,
     read: String,
     remove: String,
+    state: String,
     sweep: String,
 }
 
@@ -54,6 +55,9 @@ impl PostgresQuarantine {
             read: format!("SELECT bytes FROM {parts} WHERE number = $1 AND part = $2"),
             remove: format!(
                 "WITH e AS (DELETE FROM {entries} WHERE number = $1) DELETE FROM {parts} WHERE number = $1"
+            ),
+            state: format!(
+                "SELECT count(*), coalesce(sum(number), 0)::bigint, coalesce(max(number), 0) FROM {entries}"
             ),
             sweep: format!(
                 "DELETE FROM {parts} AS p WHERE since <= now() - $1::float8 * interval '1 second' \
@@ -163,6 +167,15 @@ impl Quarantine for PostgresQuarantine {
             let remove = lent.conn().prepare(&sql.remove).await?;
             lent.conn().client.execute(&remove, &[&number(of)]).await?;
             Ok(())
+        })
+    }
+
+    fn state(&self) -> BoxFuture<'_, Result<Option<[u64; 3]>, QuarantineUnavailable>> {
+        self.run(|sql, mut lent| async move {
+            let state = lent.conn().prepare(&sql.state).await?;
+            let row = lent.conn().client.query_one(&state, &[]).await?;
+            let column = |at| Ok::<_, Failed>(row.try_get::<_, i64>(at)?.cast_unsigned());
+            Ok(Some([column(0)?, column(1)?, column(2)?]))
         })
     }
 
