@@ -29,7 +29,8 @@ const options = (width, lines, show) => ({
   height: HEIGHT,
   legend: { show: false },
   cursor: { y: false, points: { size: 6 } },
-  padding: [8, 4, 0, 0],
+  // Half of the last time is beside the plot.
+  padding: [8, 26, 0, 0],
   scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.15 : 1] } },
   axes: [
     axis({ size: 24, space: 64, values: (_, ticks) => ticks.map(timeOf(ticks)) }),
