@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{Extensions, Protocol};
@@ -20,6 +21,7 @@ use actix_web::rt::net::TcpStream;
 use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
@@ -251,6 +253,16 @@ impl Arrived {
         Poll::Ready(Ok(()))
     }
 
+    /// Waits for the client to read, until its time is up.
+    fn wait_for_reader(&mut self, cx: &mut Context<'_>, bytes: usize) -> io::Result<()> {
+        let waits = self.talk.waits_for_reader(cx, bytes);
+        if waits.is_err() {
+            // What the system still has for the client goes with the connection. If not, it goes later.
+            let _ = SockRef::from(self.wire.socket()).set_linger(Some(Duration::ZERO));
+        }
+        waits
+    }
+
     /// Waits for the client, until its time is up.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.talk.waits_for_client(cx) { Poll::Ready(Ok(())) } else { Poll::Pending }
@@ -328,7 +340,7 @@ impl AsyncWrite for Arrived {
         match &sent {
             Poll::Ready(Ok(count)) => self.talk.sent(bytes, *count),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.talk.waits_for_reader(cx, bytes.len())?,
+            Poll::Pending => self.wait_for_reader(cx, bytes.len())?,
         }
         sent
     }
@@ -338,7 +350,7 @@ impl AsyncWrite for Arrived {
         if !self.is_session {
             match flushed {
                 Poll::Ready(()) => self.talk.flushed(cx),
-                Poll::Pending => self.talk.waits_for_reader(cx, 0)?,
+                Poll::Pending => self.wait_for_reader(cx, 0)?,
             }
         }
         flushed.map(Ok)
@@ -347,7 +359,7 @@ impl AsyncWrite for Arrived {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut_down = Pin::new(&mut self.wire).poll_shutdown(cx)?;
         if !self.is_session && shut_down.is_pending() {
-            self.talk.waits_for_reader(cx, 0)?;
+            self.wait_for_reader(cx, 0)?;
         }
         shut_down.map(Ok)
     }

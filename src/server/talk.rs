@@ -59,6 +59,10 @@ impl Talk {
         stranger: Arc<Stranger>,
         address: Option<IpAddr>,
     ) -> Self {
+        let limits = shared.limits.get();
+        let rate = limits.unfinished_rate_min;
+        let to_send = Waits::new(limits.unfinished_grace, rate);
+        let to_read = Waits::new(limits.stall_timeout, rate);
         Self {
             shared,
             stranger,
@@ -70,8 +74,8 @@ impl Talk {
             answered: None,
             sends: false,
             is_next_due: false,
-            to_send: Waits::default(),
-            to_read: Waits::default(),
+            to_send,
+            to_read,
             unread: None,
         }
     }
@@ -87,7 +91,7 @@ impl Talk {
         }
         self.requests.next();
         self.answered = None;
-        self.to_send = Waits::default();
+        self.to_send.over();
         true
     }
 
@@ -132,7 +136,7 @@ impl Talk {
             Some(self.began + limits.handshake_timeout)
         } else {
             self.to_send.begin(Instant::now());
-            self.to_send.until(limits.unfinished_grace, limits.unfinished_rate_min)
+            self.to_send.until()
         };
         let is_over = self.to_send.is_over(until, cx);
         if is_over {
@@ -149,7 +153,7 @@ impl Talk {
 
     /// The socket took everything.
     pub(super) fn flushed(&mut self, cx: &Context<'_>) {
-        self.to_read = Waits::default();
+        self.to_read.over();
         self.release();
         if std::mem::take(&mut self.sends) {
             self.unanswered = 0;
@@ -174,9 +178,8 @@ impl Talk {
             }
             self.unread = Some(bytes);
         }
-        let limits = self.shared.limits.get();
         self.to_read.begin(Instant::now());
-        let until = self.to_read.until(limits.stall_timeout, limits.unfinished_rate_min);
+        let until = self.to_read.until();
         if self.to_read.is_over(until, cx) {
             self.shared.metrics.connections_stalled.inc();
             return Err(io::ErrorKind::TimedOut.into());
@@ -198,18 +201,29 @@ impl Drop for Talk {
 }
 
 /// How long the server has waited for its client, in one direction.
-#[derive(Default)]
+///
+/// Over each period of waiting enough bytes have to move. What the system's buffers took at once earns no time for
+/// later.
 struct Waits {
+    period: Duration,
+    /// The bytes that have to move in a period.
+    enough: u64,
     /// Since when it waits now.
     since: Option<Instant>,
-    /// How long it waited before.
+    /// How long it waited before, in this period.
     before: Duration,
-    /// The bytes that have come of it.
+    /// The bytes that have moved in it.
     bytes: u64,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Waits {
+    fn new(period: Duration, rate: usize) -> Self {
+        let enough = period.as_millis().saturating_mul(rate as u128) / 1_000;
+        let enough = u64::try_from(enough).unwrap_or(u64::MAX).max(1);
+        Self { period, enough, since: None, before: Duration::ZERO, bytes: 0, timer: None }
+    }
+
     fn begin(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
@@ -224,12 +238,20 @@ impl Waits {
         if let Some(since) = self.since.take() {
             self.before += now.saturating_duration_since(since);
         }
+        if self.bytes >= self.enough {
+            (self.bytes, self.before) = (0, Duration::ZERO);
+        }
     }
 
-    /// When the time is up: after `grace`, and a second more for each `rate` bytes.
-    fn until(&self, grace: Duration, rate: usize) -> Option<Instant> {
-        let earned = Duration::from_secs(self.bytes / rate.max(1) as u64);
-        self.since?.checked_add(grace.saturating_add(earned).saturating_sub(self.before))
+    /// There is nothing to wait for any more.
+    fn over(&mut self) {
+        (self.since, self.bytes, self.before) = (None, 0, Duration::ZERO);
+        self.timer = None;
+    }
+
+    /// When the time is up.
+    fn until(&self) -> Option<Instant> {
+        self.since?.checked_add(self.period.saturating_sub(self.before))
     }
 
     /// Whether it is that time. The task is woken then.
@@ -251,21 +273,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_waiting_counts_and_bytes_earn_time() {
-        let (grace, began) = (Duration::from_secs(10), Instant::now());
+    fn only_waiting_counts_and_enough_bytes_earn_another_period() {
+        let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
-        let mut waits = Waits::default();
-        assert_eq!(waits.until(grace, 1_000), None);
+        let mut waits = Waits::new(Duration::from_secs(10), 1_000);
+        assert_eq!(waits.until(), None);
         waits.begin(began);
         waits.begin(after(1));
-        assert_eq!(waits.until(grace, 1_000), Some(after(10)));
+        assert_eq!(waits.until(), Some(after(10)));
         waits.moves(after(4), 3_000);
         // Then the server is busy for a while.
         waits.begin(after(104));
-        assert_eq!(waits.until(grace, 1_000), Some(after(104 + 10 + 3 - 4)));
-        // Nothing but waiting uses up the time.
-        waits.moves(after(113), 0);
+        assert_eq!(waits.until(), Some(after(104 + 10 - 4)));
+        waits.moves(after(109), 6_999);
         waits.begin(after(200));
-        assert_eq!(waits.until(grace, 1_000), Some(after(200)));
+        assert_eq!(waits.until(), Some(after(201)));
+        // Enough, and much more, which earns no more than one period.
+        waits.moves(after(200), 1_000_000);
+        waits.begin(after(300));
+        assert_eq!(waits.until(), Some(after(310)));
+        waits.over();
+        assert_eq!(waits.until(), None);
     }
 }

@@ -8,6 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::logged::{ADMIN, Logged};
+use crate::support::http;
 
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -194,4 +195,33 @@ async fn answers_that_nobody_reads_cost_little_and_are_given_up() {
     }
     let cost = most.saturating_sub(before);
     assert!(cost < 24 * 1_024 * 1_024, "{cost} bytes");
+}
+
+/// The system's buffers took some megabytes of it at once, which is no reason to wait for the rest.
+#[tokio::test]
+async fn a_long_answer_that_is_not_read_to_its_end_is_given_up() {
+    let (_server, address) = server("stall_timeout = \"2s\"");
+    let entry = format!(r#"{{"event":"E","primaryKey":"","payload":"{}"}}"#, "AAAA".repeat(5_000));
+    let body = format!(r#"{{"runHandlers":false,"entries":[{}]}}"#, vec![entry; 50].join(","));
+    let token = format!("authorization: Bearer {ADMIN}\r\n");
+    for _ in 0..12 {
+        let answer = http::request(address, "POST /admin/stores/s/entries", &token, &body).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("small");
+    let mut stream = socket.connect(address).await.expect("a connection");
+    let lines = format!("{token}accept: application/x-ndjson\r\n");
+    stream.write_all(head("GET /admin/stores/s/entries", &lines).as_bytes()).await.expect("sent");
+    let mut beginning = [0; 15];
+    stream.read_exact(&mut beginning).await.expect("an answer");
+    assert_eq!(&beginning, b"HTTP/1.1 200 OK");
+    let began = Instant::now();
+    // This reads a byte now and then.
+    while !http::get(address, "/metrics").await.contains("connections_stalled_total 1\n") {
+        assert!(began.elapsed() < PATIENCE, "it is open");
+        // What has arrived can be read even after the end.
+        let _ = stream.read(&mut beginning[..1]).await;
+        sleep(Duration::from_millis(100)).await;
+    }
 }
