@@ -58,6 +58,7 @@ const ASKED: &[(&str, &str, &str)] = &[
     ("GET", "/quarantine", ""),
     ("POST", "/backup", ""),
     ("POST", "/reload", ""),
+    ("POST", "/keys/{key}/move", r#"{"storeId":"den"}"#),
     ("DELETE", "/keys/{key}", ""),
     ("POST", "/keys/{key}/release", ""),
     ("GET", "/openapi.json", ""),
