@@ -361,7 +361,8 @@ impl Keys {
             if let Some(from) = from
                 && let Err(again) = self.registry.assign(&key, &from).await
             {
-                log::warn!(key:% = key.in_log(), store:% = from; "public key {} has no store now, because it was to be                                                                   moved from {from:?}: {again}", key.in_log());
+                log::warn!(key:% = key.in_log(), store:% = from; "public key {} is refused until it is moved again, \
+                                                                  because its move from {from:?} was interrupted: {again}", key.in_log());
             }
             return Err(error);
         }
