@@ -57,9 +57,10 @@ async fn a_request_before_it_on_the_connection_is_answered_first() {
 async fn a_refusal_is_whole_and_ends_the_connection() {
     let server = TestServer::with_keys(&[]).await;
     let nothing = "nothing is here; a WebSocket is at /eventlog and at /rpc\n";
+    let elsewhere = "this path takes no WebSocket; a WebSocket is at /eventlog and at /rpc\n";
     for (method, path, status, body) in [
         ("GET", "/nowhere", "404", nothing),
-        ("GET", "/healthz", "200", "ok\n"),
+        ("GET", "/healthz", "400", elsewhere),
         ("HEAD", "/nowhere", "404", nothing),
     ] {
         let received = exchange(server.addr, &[&upgrade(method, path)]).await;
