@@ -1,11 +1,14 @@
 #!/usr/bin/env node
 // Measures this server on PostgreSQL: against Effect's own server on the same PostgreSQL, and with two nodes.
 //
-//   bench/postgres/run [--binary FILE] [--directory DIR] [--seconds N] [SCENARIO…]
+//   bench/postgres/run [--binary FILE] [--directory DIR] [--seconds N] [--bare FILE] [SCENARIO…]
 //
 // The binary is target/release/eventlog-server unless another is given. PostgreSQL (on the path, or in Debian's folders)
 // gets a temporary cluster below DIR (target/postgres), so the disk of DIR is measured. Each scenario gets a fresh
 // database and fresh servers. Nothing else should run on the machine. Needs node and npm.
+//
+// The scenario `bare` needs the executable that `cargo bench --no-run --bench postgres` names, in --bare. It compares with the
+// bare statement, which runs while a server in memory answers the same load: so both have the same processors left.
 
 import { execFileSync, spawn, spawnSync } from "node:child_process"
 import fs from "node:fs"
@@ -20,7 +23,8 @@ const { values: options, positionals } = parseArgs({
   options: {
     binary: { type: "string", default: path.join(root, "target/release/eventlog-server") },
     directory: { type: "string", default: path.join(root, "target/postgres") },
-    seconds: { type: "string", default: "10" }
+    seconds: { type: "string", default: "10" },
+    bare: { type: "string" }
   }
 })
 const TOKEN = "only-for-this-benchmark"
@@ -128,6 +132,26 @@ const against = async (name, scenario, args, figure = acknowledged) => {
   say(name, `${number(one)}/s`, `${number(other)}/s`, (one / other).toFixed(1))
 }
 
+// The CPU time of a process so far, in seconds.
+const cpuOfOne = (pid) => {
+  const fields = fs.readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ")
+  return (Number(fields[11]) + Number(fields[12])) / TICKS
+}
+
+// The lines of the bare statement's report that are about `load`: its layout of tables, and its rate.
+const bare = (database, load) =>
+  new Promise((resolve, reject) => {
+    const running = spawn(options.bare, [database, "--seconds", options.seconds, "--only", load], { stdio: ["ignore", "pipe", "inherit"] })
+    let text = ""
+    running.stdout.on("data", (some) => (text += some))
+    running.once("error", reject)
+    running.once("exit", (code) => {
+      const found = [...text.matchAll(/^\w+, (.*): (\d+) entries/gm)].map(([, layout, rate]) => [layout, Number(rate)])
+      if (code === 0) resolve(found)
+      else reject(new Error(`${options.bare} ended with ${code}`))
+    })
+  })
+
 // The CPU time of all processes of the cluster so far, including those that ended, in seconds.
 const TICKS = 100
 const cpuOf = (pid) => {
@@ -157,6 +181,39 @@ const scenarios = {
     const report = await load("write", server, ["--admin-token", TOKEN, "--stores", "1000", "--connections", "16", ...during])
     say("`write`: 1,000 stores in turn", `${number(acknowledged(report))}/s`, `p50 ${millis(report.acknowledged.latency.p50)}`, `p99 ${millis(report.acknowledged.latency.p99)}`)
     await stopAll()
+  },
+  bare: async () => {
+    if (options.bare === undefined) return say("the bare statement", "not measured: see --bare")
+    const loads = {
+      write: ["--connections", "1", "--in-flight", "64"],
+      stores: ["--stores", "1000", "--connections", "16"]
+    }
+    for (const [name, args] of Object.entries(loads)) {
+      const server = await ours(freshDatabase(), false)
+      const report = await load("write", server, ["--protocol", "rpc", "--admin-token", TOKEN, ...args, ...during])
+      const [rate, cpu] = [acknowledged(report), cpuOfOne(server.server.pid)]
+      await stopAll()
+      // The same server in memory, with the same load, answers that many writes beside the bare statement.
+      const directory = fs.mkdtempSync("/dev/shm/eventlog-bench-")
+      const beside = await start(
+        options.binary,
+        ["serve", "--listen", "127.0.0.1:0", "--data-dir", directory],
+        { EVENTLOG_ADMIN_TOKEN: TOKEN, EVENTLOG_AUTH_MODE: "allow-all", RUST_LOG: "error" }
+      )
+      const long = String(Number(options.seconds) * 3 + 5)
+      const limited = ["--protocol", "rpc", "--admin-token", TOKEN, ...args, "--rate", String(Math.round(rate)), "--warm-up", "0", "--duration", long]
+      const other = load("write", beside, limited)
+      await new Promise((resolve) => setTimeout(resolve, 2_000))
+      const layouts = await bare(freshDatabase(), name)
+      const answered = await other
+      const own = cpuOfOne(beside.server.pid) / (acknowledged(answered) * answered.seconds)
+      await stopAll()
+      fs.rmSync(directory, { recursive: true, force: true })
+      const entries = rate * report.seconds
+      const ratios = layouts.map(([layout, bare]) => `bare, ${layout}: ${number(bare)}/s, ${Math.round((rate / bare) * 100)}%`)
+      say(`\`${name}\` beside the bare statement`, `${number(rate)}/s`, ...ratios,
+        `the server: ${((cpu / entries) * 1e6).toFixed(1)} µs of CPU an entry at most, in memory ${(own * 1e6).toFixed(1)} µs, ${number(acknowledged(answered))}/s beside`)
+    }
   },
   latency: async () => {
     const database = freshDatabase()

@@ -1,9 +1,9 @@
-//! The stores of recently resolved keys, for all sessions together.
+//! The stores and signing keys of recently resolved keys, for all sessions together.
 //!
 //! Keeps: a key is not answered after its removal was announced, nor for longer than an answer of the registry counts,
 //! because the application's own registry changes without notice; memory is bounded, and keeps no store open. Without
-//! it, a write on a connection with many keys would ask the `RegistryActor` each time: two hops between threads, one
-//! request after the other.
+//! it, a write on a connection with many keys would ask the `RegistryActor` each time, and identities in a database as well:
+//! two hops between threads, one request after the other.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use super::store::{StoreHandle, WeakStoreHandle};
 use crate::model::PublicKey;
+use crate::services::identities::SigningKey;
 
 /// Most keys that are remembered; with one more, all are forgotten.
 const KEYS_MAX: usize = 65_536;
@@ -24,13 +25,22 @@ pub(crate) struct Asked {
     at: Instant,
 }
 
+/// What is remembered of a key.
+#[derive(Clone)]
+pub(crate) struct Found<S> {
+    pub(crate) store: S,
+    pub(crate) asked: Asked,
+    /// The signing key that it is bound to, if a connection has proved to hold that.
+    pub(crate) bound: Option<SigningKey>,
+}
+
 /// See the module's description.
 pub(crate) struct Resolved {
     /// Counts removals. Written only together with the map.
     removals: AtomicU64,
     /// How long an answer counts.
     age_max: RwLock<Duration>,
-    stores: RwLock<HashMap<PublicKey, (WeakStoreHandle, Asked)>>,
+    stores: RwLock<HashMap<PublicKey, Found<WeakStoreHandle>>>,
 }
 
 impl Resolved {
@@ -58,27 +68,34 @@ impl Resolved {
         asked.removals == now.removals && age < *self.age_max.read()
     }
 
-    /// The store of `key`, if it is known, and when it was asked for.
-    pub(crate) fn get(&self, key: &PublicKey, now: Asked) -> Option<(StoreHandle, Asked)> {
+    /// What is known of `key`.
+    pub(crate) fn get(&self, key: &PublicKey, now: Asked) -> Option<Found<StoreHandle>> {
         let stores = self.stores.read();
-        let (store, asked) = stores.get(key).filter(|(_, asked)| self.counts(*asked, now))?;
-        Some((store.upgrade()?, *asked))
+        let found = stores.get(key).filter(|found| self.counts(found.asked, now))?;
+        Some(Found { store: found.store.upgrade()?, asked: found.asked, bound: found.bound })
     }
 
-    /// Remembers the store of `key`, unless a key was removed since it was `asked`.
-    pub(crate) fn remember(&self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
+    /// Remembers the store of `key`, unless a key was removed since it was `asked`. `bound` is its signing key, if it was
+    /// looked up since then.
+    pub(crate) fn remember(
+        &self,
+        key: &PublicKey,
+        store: &StoreHandle,
+        asked: Asked,
+        bound: Option<SigningKey>,
+    ) {
         let mut stores = self.stores.write();
         if self.removals.load(Ordering::Acquire) == asked.removals {
             if stores.len() >= KEYS_MAX {
                 stores.clear();
             }
-            stores.insert(key.clone(), (store.downgrade(), asked));
+            stores.insert(key.clone(), Found { store: store.downgrade(), asked, bound });
         }
     }
 
     /// Forgets a store that was closed.
     pub(crate) fn forget(&self, store: &StoreHandle) {
-        self.stores.write().retain(|_, (known, _)| !known.is(store));
+        self.stores.write().retain(|_, found| !found.store.is(store));
     }
 
     /// A key was removed from the registry: everything that was resolved before is resolved again.

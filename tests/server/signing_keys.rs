@@ -1,7 +1,7 @@
 //! Signing keys that an administrator replaces: whoever proved the earlier one is out, whatever happens meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use eventlog_server::model::PublicKey;
 use eventlog_server::protocol::rpc::ErrorCode;
@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use crate::support::key;
-use crate::support::rpc::{DEFAULT, RpcSocket};
+use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry};
 use crate::support::server::TestServer;
 
 /// Replaces at once, and answers when it may.
@@ -25,6 +25,8 @@ struct Slow {
     replaced: Semaphore,
     answers: Semaphore,
     fails: AtomicBool,
+    /// How often it was asked for a signing key.
+    asked: AtomicUsize,
 }
 
 impl Identities for Slow {
@@ -40,6 +42,7 @@ impl Identities for Slow {
         &'a self,
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         self.inner.get(key)
     }
 
@@ -70,11 +73,12 @@ async fn start() -> (TestServer, Arc<Slow>) {
         replaced: Semaphore::new(0),
         answers: Semaphore::new(0),
         fails: AtomicBool::new(false),
+        asked: AtomicUsize::new(0),
     });
     let (storage, registry) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryRegistry::new()));
     let builder = Server::builder(storage, registry, Arc::new(AllowAll));
     let builder = builder.identities(slow.clone());
-    (TestServer::start(builder, &[("alice", "team")]).await, slow)
+    (TestServer::start(builder, &[("alice", "team"), ("bob", "team")]).await, slow)
 }
 
 /// The administrator's connection ends, for example. What was on disk already had no effect.
@@ -103,4 +107,26 @@ async fn a_signing_key_that_may_have_been_replaced_counts_as_replaced() {
     slow.answers.add_permits(1);
     server.server.unpin(&key("alice")).await.expect_err("the answer is lost");
     assert_eq!(client.refused(&feed).await.code, ErrorCode::NotFound);
+}
+
+/// A session that writes with several keys in turn does not look up their signing keys for each write.
+#[tokio::test]
+async fn a_replaced_signing_key_is_out_at_once_also_beside_other_keys_of_its_connection() {
+    let (server, slow) = start().await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice", "bob"]).await;
+    for n in 0..3 {
+        for name in ["alice", "bob"] {
+            let payload = [n];
+            client.write(name, &[framed_entry("E", "", &payload)]).await.expect("acknowledged");
+        }
+    }
+    let asked = slow.asked.load(Ordering::SeqCst);
+    client.write("alice", &[framed_entry("E", "", b"")]).await.expect("acknowledged");
+    assert_eq!(slow.asked.load(Ordering::SeqCst), asked, "it was known");
+
+    slow.answers.add_permits(1);
+    server.server.pin(&key("alice"), &[9; 32]).await.expect("pinned");
+    let refused = client.write("alice", &[framed_entry("E", "", b"")]).await;
+    assert_eq!(refused.expect_err("another one holds it").code, ErrorCode::Forbidden);
+    client.write("bob", &[framed_entry("E", "", b"")]).await.expect("acknowledged");
 }

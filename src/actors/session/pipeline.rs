@@ -22,10 +22,10 @@ use futures_util::future::LocalBoxFuture;
 use super::checks::{is_proved, may_be, may_read, may_write};
 use super::clock::Clock;
 use super::refusal::Refusal;
-use super::wire::{Identify, LargeWrite, Request, Subscribe, Wire, Write};
+use super::wire::{Identify, LargeWrite, Names, Request, Subscribe, Wire, Write};
 use super::{Ctx, OUT_BYTES_PER_POLL, Session};
 use crate::actors::access::Allowed;
-use crate::actors::resolved;
+use crate::actors::resolved::{self, Found};
 use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::actors::trace::{Step, Trace};
 use crate::model::PublicKey;
@@ -78,8 +78,8 @@ pub(super) struct Asked {
     when: resolved::Asked,
     /// Whether all sessions already share it.
     remembered: bool,
-    /// Whether this session has found it: then it has checked the key's proof as well.
-    own: bool,
+    /// Whether the key's proof was checked since then: by this session, or by another one that has the same proof.
+    proved: bool,
 }
 
 /// The store of a key, for as long as the registry's answer counts.
@@ -230,10 +230,11 @@ impl<W: Wire> Session<W> {
         let (shared, caller) = (self.shared.clone(), self.pipeline.caller.clone());
         Stage::Checking(match request {
             Request::Write(write) => {
-                let (asked, known) = self.known_store(&write.names.key);
+                let (asked, known) = self.known_store(&write.names);
                 Checking::new(write.batch.bytes(), async move {
                     let (names, batch) = (&write.names, &write.batch);
-                    let proved = if asked.own { Ok(()) } else { is_proved(&shared, names).await };
+                    let proved =
+                        if asked.proved { Ok(()) } else { is_proved(&shared, names).await };
                     let store = match proved {
                         Ok(()) => may_write(&shared, &caller, names, batch, known).await,
                         Err(refusal) => Err(refusal),
@@ -259,30 +260,35 @@ impl<W: Wire> Session<W> {
     }
 
     /// The store of a write's key, if it was resolved before.
-    pub(super) fn known_store(&self, key: &PublicKey) -> (Asked, Option<StoreHandle>) {
+    pub(super) fn known_store(&self, names: &Names) -> (Asked, Option<StoreHandle>) {
         // Before the key is resolved: an answer from before a later removal must not count.
         let resolved = &self.shared.resolved;
-        let now = resolved.asking(Clock::now());
+        let (key, now) = (&names.key, resolved.asking(Clock::now()));
         let own = self.pipeline.known.as_ref();
         let own = own.filter(|known| resolved.counts(known.asked, now) && known.key == *key);
-        let own = own.and_then(|known| Some((known.store.upgrade()?, known.asked)));
-        let is_own = own.is_some();
-        match own.or_else(|| resolved.get(key, now)) {
-            Some((store, asked)) => {
-                (Asked { when: asked, remembered: true, own: is_own }, Some(store))
+        if let Some(known) = own
+            && let Some(store) = known.store.upgrade()
+        {
+            return (Asked { when: known.asked, remembered: true, proved: true }, Some(store));
+        }
+        match resolved.get(key, now) {
+            Some(Found { store, asked, bound }) => {
+                let proved = bound.is_some() && bound == names.proof;
+                let remembered = proved || names.proof.is_none();
+                (Asked { when: asked, remembered, proved }, Some(store))
             }
-            None => (Asked { when: now, remembered: false, own: false }, None),
+            None => (Asked { when: now, remembered: false, proved: false }, None),
         }
     }
 
-    fn remember(&mut self, key: &PublicKey, store: &StoreHandle, asked: Asked) {
-        let Asked { when: asked, remembered, own: _ } = asked;
+    fn remember(&mut self, names: &Names, store: &StoreHandle, asked: Asked) {
+        let (Asked { when: asked, remembered, proved: _ }, key) = (asked, &names.key);
         let same = |known: &ResolvedKey| known.asked == asked && known.store.is(store);
         if self.pipeline.known.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;
         }
         if !remembered {
-            self.shared.resolved.remember(key, store, asked);
+            self.shared.resolved.remember(key, store, asked, names.proof);
         }
         // Only for a key that is written to twice in a row: with many keys, each would replace another.
         if self.writes.last_goes_to(store) {
@@ -296,9 +302,8 @@ impl<W: Wire> Session<W> {
         match checked {
             Checked::Write(write, asked, Ok(store)) => {
                 self.accepted();
-                let key = &write.names.key;
-                self.remember(key, &store, asked);
-                match self.take_from_quotas(key, &store, write.batch.bytes()) {
+                self.remember(&write.names, &store, asked);
+                match self.take_from_quotas(&write.names.key, &store, write.batch.bytes()) {
                     Ok(Duration::ZERO) => self.take_write(write, store),
                     Ok(wait) => {
                         return Some(Stage::Checking(Checking::new(

@@ -110,8 +110,7 @@ async fn take_in(
     if head > shown {
         let sql = &postgres.tables().sql;
         let range = (shown.next(), head);
-        (between, _) =
-            read(conn, sql, &log.store, range, found.trimmed.last, BETWEEN_BYTES_MAX).await?;
+        (between, _) = read(conn, sql, log, range, found.trimmed.last, BETWEEN_BYTES_MAX).await?;
         if between.last().map(Segment::last) != Some(head) {
             between.clear();
         }

@@ -127,7 +127,7 @@ impl StoreLog for PostgresLog {
         self.postgres.wait(async move {
             let mut conn = postgres.conn().await?;
             let sql = &postgres.tables().sql;
-            let read = read(&mut conn, sql, &log.store, (from, head), log.trimmed(), bytes_max);
+            let read = read(&mut conn, sql, &log, (from, head), log.trimmed(), bytes_max);
             let (segments, trimmed) = read.await?;
             log.trimmed_to(trimmed);
             Ok(segments)

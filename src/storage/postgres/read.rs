@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 use futures_util::future::join;
+use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
 use super::connect::Conn;
 use super::facts::{self, Run, What};
 use super::failed::Failed;
-use super::state::Trimmed;
+use super::state::{LogState, Trimmed};
 use super::tables::Statements;
 use super::text::{from_column, to_column};
 use super::trim::of_row;
@@ -21,34 +22,59 @@ use crate::model::{
 };
 use crate::storage::{StorageError, behind_trimmed};
 
-/// How many rows are read at a time.
-const ROWS_MAX: i64 = 2_048;
+/// How many rows are read at a time, at least and at most.
+const ROWS_MIN: usize = 32;
+const ROWS_MAX: usize = 2_048;
 
 /// The maximum number of bytes that are read at a time, whatever was requested, plus one entry.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
+/// The limits of one page.
+#[derive(Clone, Copy)]
+struct PageMax {
+    rows: usize,
+    bytes: usize,
+}
+
+impl PageMax {
+    /// For a page of about `bytes`, if entries take `entry_bytes` each.
+    fn of(bytes: usize, entry_bytes: usize) -> Self {
+        let bytes = bytes.clamp(SEGMENT_BYTES_TARGET, PAGE_BYTES_MAX);
+        // Some more than that, so that there is seldom a second page for a small rest. The limit in bytes is wider, since it
+        // costs the database a second pass over the rows when it is reached.
+        let rows = (bytes + bytes / 8) / entry_bytes.max(1);
+        Self { rows: rows.clamp(ROWS_MIN, ROWS_MAX), bytes: (2 * bytes).min(PAGE_BYTES_MAX) }
+    }
+
+    /// For the next page of the same read: entries are smaller than expected.
+    fn next(self, bytes: usize) -> Self {
+        Self { rows: (4 * self.rows).min(ROWS_MAX), ..Self::of(bytes, 1) }
+    }
+}
+
 /// The origin of entries without a note of who wrote them. Effect's server wrote them, and its own handlers ran before. It counts as the server.
 pub(super) const FOREIGN: Origin = Origin::Server { run_handlers: true };
 
-/// What [`StoreLog::read`](crate::storage::StoreLog::read) returns from `from` on, for a log with this `head`. The log is
+/// What [`StoreLog::read`](crate::storage::StoreLog::read) returns from `from` on, for the store of `log` with this `head`. It is
 /// known to be trimmed up to `trimmed`. Also returns how far it is trimmed by now.
 pub(super) async fn read(
     conn: &mut Conn,
     sql: &Statements,
-    store: &StoreId,
+    log: &LogState,
     (from, head): (Sequence, Sequence),
     trimmed: Sequence,
     bytes_max: usize,
 ) -> Result<(Vec<Segment>, Trimmed), StorageError> {
+    let store = &log.store;
     let mut trimmed = Trimmed { last: trimmed, ..Trimmed::default() };
     let (mut all, mut next, mut bytes) = (Vec::new(), from.max(Sequence::FIRST), 0);
+    let mut page_max = PageMax::of(bytes_max, log.entry_bytes());
     'pages: loop {
         next = next.max(trimmed.last.next());
         if next > head {
             break;
         }
-        let wanted = bytes_max.saturating_sub(bytes).clamp(SEGMENT_BYTES_TARGET, PAGE_BYTES_MAX);
-        let page = match read_page(conn, sql, store, (next, head), wanted).await? {
+        let page = match read_page(conn, sql, store, (next, head), page_max).await? {
             Page::Segments(page) => page,
             Page::Trimmed(more) => {
                 trimmed = more;
@@ -70,6 +96,7 @@ pub(super) async fn read(
         if bytes > 0 && bytes >= bytes_max {
             break;
         }
+        page_max = page_max.next(bytes_max - bytes);
     }
     Ok((behind_trimmed(trimmed.last.min(head), from, all), trimmed))
 }
@@ -87,58 +114,92 @@ pub(super) fn missing(store: &StoreId, at: Sequence) -> StorageError {
     ))
 }
 
-/// At least the entry or gap at `from`, and more up to about `bytes_max` or the head.
+/// At least the entry or gap at `from`, and more up to about the limits or the head.
 async fn read_page(
     conn: &mut Conn,
     sql: &Statements,
     store: &StoreId,
     (from, head): (Sequence, Sequence),
-    bytes_max: usize,
+    page_max: PageMax,
 ) -> Result<Page, StorageError> {
     let name = to_column(store.as_str());
-    let (first, last, bytes) = (number(from), number(head), bytes_max as i64);
-    let statement = conn.prepare(&sql.read).await?;
-    let rows = conn
-        .client
-        .query(&statement, &[&name, &first, &last, &bytes, &ROWS_MAX])
-        .await
-        .map_err(Failed::from)?;
+    let (bytes_max, rows_max) = (page_max.bytes as i64, page_max.rows as i64);
+    let (statement, asking) = (conn.prepare(&sql.read).await?, Asking::new(conn, sql).await?);
+    let (first, end) = (number(from), number(head));
+    let asked: [&(dyn ToSql + Sync); 5] = [&name, &first, &end, &bytes_max, &rows_max];
+    let rows = conn.client.query(&statement, &asked);
+    // Without gaps, the page ends there. The requests are executed in this order, see `Asking::facts`.
+    let guessed = from.plus(page_max.rows as u64).min(head);
+    let (rows, noted) = join(rows, asking.facts(conn, &name, (from, guessed))).await;
+    let (rows, mut noted) = (rows.map_err(Failed::from)?, noted?);
     let mut read = Vec::with_capacity(rows.len());
-    let mut sum = 0;
+    let mut bytes = 0;
     for row in &rows {
         let row = Row::of(row).map_err(StorageError::from)?;
-        sum += row.bytes();
+        bytes += row.bytes();
         read.push(row);
     }
     // Otherwise, the page ends with its last row.
-    let is_all = (rows.len() as i64) < ROWS_MAX && sum < bytes_max;
+    let is_all = rows.len() < page_max.rows && bytes < page_max.bytes;
     let last = if is_all { head } else { read.last().map_or(head, |row| row.sequence) };
-    let facts = conn.prepare(&sql.facts).await?;
-    let trims = conn.prepare(&sql.trim.trimmed).await?;
-    let (limit, end) = (ROWS_MAX + 2, number(last));
-    let asked: [&(dyn ToSql + Sync); 4] = [&name, &first, &end, &limit];
-    let named: [&(dyn ToSql + Sync); 1] = [&name];
-    // The order matters: a row is emptied, and its facts are deleted, only after it is recorded as trimmed.
-    let (noted, trims) =
-        join(conn.client.query(&facts, &asked), conn.client.query_opt(&trims, &named)).await;
-    let (noted, trims) = (noted.map_err(Failed::from)?, trims.map_err(Failed::from)?);
-    if let Some(row) = trims
+    if last > guessed {
+        noted = asking.facts(conn, &name, (from, last)).await?;
+    }
+    if let Some(row) = noted.trimmed
         && let (trimmed, _) = of_row(&row)?
         && trimmed.last >= from
     {
         return Ok(Page::Trimmed(trimmed));
     }
     let mut runs = Vec::new();
-    for row in &noted {
+    for row in &noted.facts {
         runs.extend(runs_of(store, row)?);
     }
     // Facts beyond this limit were not requested, so the page ends before them.
-    let last = if noted.len() as i64 == limit {
+    let last = if noted.facts.len() as i64 == FACTS_MAX {
         runs.last().map_or(last, |run: &Run| run.last.min(last))
     } else {
         last
     };
     build(store, from, last, &read, &runs).map(Page::Segments)
+}
+
+/// How many facts are read at a time: those of a page without gaps, and of the appends in which it begins and ends.
+const FACTS_MAX: i64 = ROWS_MAX as i64 + 2;
+
+/// The statements for what is known about entries besides their rows.
+struct Asking {
+    facts: Statement,
+    trimmed: Statement,
+}
+
+/// Facts about entries, and how far the store is trimmed.
+struct Noted {
+    facts: Vec<tokio_postgres::Row>,
+    trimmed: Option<tokio_postgres::Row>,
+}
+
+impl Asking {
+    async fn new(conn: &mut Conn, sql: &Statements) -> Result<Self, Failed> {
+        let facts = conn.prepare(&sql.facts).await?;
+        Ok(Self { facts, trimmed: conn.prepare(&sql.trim.trimmed).await? })
+    }
+
+    /// The facts of the entries from `first` to `last`. The order matters: first the rows of entries, then their facts, then how far
+    /// the store is trimmed. A row is emptied, and its facts are deleted, only after it is recorded as trimmed or erased.
+    async fn facts(
+        &self,
+        conn: &Conn,
+        name: &str,
+        (first, last): (Sequence, Sequence),
+    ) -> Result<Noted, Failed> {
+        let (first, last) = (number(first), number(last));
+        let asked: [&(dyn ToSql + Sync); 4] = [&name, &first, &last, &FACTS_MAX];
+        let named: [&(dyn ToSql + Sync); 1] = [&name];
+        let facts = conn.client.query(&self.facts, &asked);
+        let (facts, trimmed) = join(facts, conn.client.query_opt(&self.trimmed, &named)).await;
+        Ok(Noted { facts: facts?, trimmed: trimmed? })
+    }
 }
 
 fn runs_of(store: &StoreId, row: &tokio_postgres::Row) -> Result<Vec<Run>, StorageError> {

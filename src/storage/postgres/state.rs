@@ -155,6 +155,16 @@ impl LogState {
         state.totals.bytes.saturating_sub(state.trimmed.bytes)
     }
 
+    /// The mean size of its entries, in bytes. At least 1.
+    pub(super) fn entry_bytes(&self) -> usize {
+        let state = self.state.lock();
+        let (totals, trimmed) = (state.totals, state.trimmed);
+        let sequences = state.tail.get().saturating_sub(trimmed.last.get());
+        let entries = sequences.saturating_sub(totals.gaps.saturating_sub(trimmed.gaps));
+        let bytes = totals.bytes.saturating_sub(trimmed.bytes) / entries.max(1);
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
+    }
+
     /// The last sequence that was trimmed, as far as this node knows.
     pub(super) fn trimmed(&self) -> Sequence {
         self.state.lock().trimmed.last

@@ -170,6 +170,33 @@ fn a_database_that_went_back_is_refused() {
 }
 
 #[test]
+fn entries_of_any_size_are_read_in_parts_that_are_about_as_large_as_asked() {
+    const LARGE: usize = 200_000;
+    let Some(nodes) = Nodes::start(1) else { return };
+    let log = nodes.log(0, "s");
+    let mut all = Vec::new();
+    // The mean is far from all of them: some pages are limited by rows, others by bytes.
+    for (count, bytes) in [(3_000, 10), (30, LARGE), (700, 10), (2, LARGE), (2_100, 100)] {
+        let new = ids(count);
+        append(&*log, &new, bytes);
+        let gap = Segment::gaps(log.head().next(), log.head().plus(5_000));
+        wait(log.append(gap)).expect("a gap");
+        all.extend(new);
+    }
+    for bytes_max in [1, 40_000, 256 << 10, 2 << 20] {
+        let (mut next, mut read) = (Sequence::FIRST, Vec::new());
+        while next <= log.head() {
+            let part = log.read(next, bytes_max).expect("a read");
+            next = part.last().expect("not at the head").last().next();
+            let bytes: usize = part.iter().map(|segment| segment.records().len()).sum();
+            assert!(bytes < bytes_max + LARGE + (64 << 10), "{bytes} instead of {bytes_max}");
+            read.extend(part.iter().flat_map(Segment::ids).map(|(_, id)| id));
+        }
+        assert!(read == all, "with {bytes_max}: {} of {}", read.len(), all.len());
+    }
+}
+
+#[test]
 fn a_row_that_is_gone_is_told() {
     let Some(nodes) = Nodes::start(1) else { return };
     let log = nodes.log(0, "s");

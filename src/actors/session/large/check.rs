@@ -65,7 +65,7 @@ impl Checker<'_> {
             self.allowed(piece, None).await
         });
         let store = store.await?;
-        shared.resolved.remember(&names.key, &store, asked);
+        shared.resolved.remember(&names.key, &store, asked, names.proof);
         Ok(Checked { store, changes })
     }
 

@@ -268,7 +268,7 @@ impl<W: Wire> Session<W> {
     fn counts(&self, names: &Names, checked: &Checked) -> bool {
         let same = |store: StoreHandle| store.is(&checked.store);
         self.shared.connections.access_changes() == checked.changes
-            && self.known_store(&names.key).1.is_some_and(same)
+            && self.known_store(names).1.is_some_and(same)
     }
 
     fn again(&self, names: Names, read: Read) -> Stage {
