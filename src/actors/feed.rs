@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -65,6 +66,9 @@ pub(crate) struct Feed {
     head: AtomicU64,
     /// The same, for readers that wait: created when somebody waits, and kept until the feed is closed.
     head_watch: Mutex<Option<watch::Sender<Sequence>>>,
+    /// The head when its rate was measured last, and that rate, in thousandths of an entry a second.
+    measured_head: AtomicU64,
+    rate_millis: AtomicU64,
     /// Written a few times per group commit, read by every pull.
     content: RwLock<Content>,
     /// Separate from `content`, because waking a thousand sessions takes longer than a pull should wait.
@@ -106,6 +110,8 @@ impl Feed {
             store,
             head: AtomicU64::new(head.get()),
             head_watch: Mutex::default(),
+            measured_head: AtomicU64::new(head.get()),
+            rate_millis: AtomicU64::new(0),
             content: RwLock::new(Content { log, recent: VecDeque::new(), recent_bytes: 0 }),
             subscribers: Mutex::default(),
             recent_bytes_max,
@@ -130,6 +136,19 @@ impl Feed {
             return watch::channel(self.head()).1;
         }
         watched.get_or_insert_with(|| watch::Sender::new(self.head())).subscribe()
+    }
+
+    /// Measures how fast the head moves; `since` is the time since the last measurement.
+    pub(crate) fn measure(&self, since: Duration) {
+        let head = self.head.load(Ordering::Relaxed);
+        let more = head.saturating_sub(self.measured_head.swap(head, Ordering::Relaxed));
+        let millis = u128::from(more) * 1_000_000 / since.as_millis().max(1);
+        self.rate_millis.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How many thousandths of an entry were committed a second, at the last measurement.
+    pub(crate) fn rate_millis(&self) -> u64 {
+        self.rate_millis.load(Ordering::Relaxed)
     }
 
     /// The log that reads currently use.

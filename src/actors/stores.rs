@@ -10,7 +10,7 @@ use actix::Addr;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use super::feed::FeedSubscription;
+use super::feed::{Feed, FeedSubscription};
 use super::inbox::Inbox;
 use super::newcomers::TooMany;
 use super::open::{Job, OpenStores};
@@ -147,6 +147,16 @@ impl Stores {
         names.sort_unstable();
         names.truncate(count);
         names
+    }
+
+    /// The feeds of the open stores.
+    pub(crate) fn open_feeds(&self) -> impl Iterator<Item = Arc<Feed>> + use<> {
+        self.open.all().into_iter().map(|store| store.feed.clone())
+    }
+
+    /// The entries a second that a store got when that was measured last; `None` if it is not open.
+    pub(crate) fn rate_millis(&self, store: &StoreId) -> Option<u64> {
+        self.open.get(store).map(|open| open.feed.rate_millis())
     }
 
     /// How many subscriptions a store has. Does not open it.

@@ -55,20 +55,25 @@ const request = async (method, path, body) => {
   throw new Problem(response.status, problem.reason, problem.detail, response.headers.get("retry-after"))
 }
 
-// A name as a part of a path. Browsers take `.` and `..` for steps in the path, in any spelling.
-const name = (text) => {
-  if (text === "." || text === "..") {
-    throw new Problem(400, "unaddressable", `A browser cannot ask for the name “${text}”. Use the command line instead: eventlog-server tail, write and keys know it.`)
-  }
-  return encodeURIComponent(text)
-}
-
 // How many bytes of each payload are requested for lists.
 export const SHOWN_MAX = 1024
 
 const search = (query) => {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "")
   return given.length > 0 ? `?${new URLSearchParams(given)}` : ""
+}
+
+// Browsers take `.` and `..` in a path for steps, in any spelling.
+const isStep = (name) => name === "." || name === ".."
+
+// The path of what is `below` something with this name. A name that cannot be in a path is in the query.
+const named = (list, name, below = "", query = {}) =>
+  `${list}/${isStep(name) ? "-" : encodeURIComponent(name)}${below}${search(isStep(name) ? { name, ...query } : query)}`
+
+// The same for groups of handlers, whose names are chosen in the configuration or in code.
+const group = (name, below) => {
+  if (isStep(name)) throw new Problem(400, "unaddressable", `A browser cannot ask for a group with the name “${name}”: give it another one.`)
+  return `admin/groups/${encodeURIComponent(name)}${below}`
 }
 
 // How many pages are requested for one list. Pages of a search may be empty.
@@ -79,7 +84,7 @@ const all = async (path, list, most, query = {}) => {
   const items = []
   let [after, pages] = [undefined, 0]
   do {
-    const page = await request("GET", `admin/${path}${search({ ...query, after, limit: Math.min(1000, most - items.length) })}`)
+    const page = await request("GET", `${path}${search({ ...query, after, limit: Math.min(1000, most - items.length) })}`)
     items.push(...page[list])
     after = page.next
     pages++
@@ -99,49 +104,50 @@ export const api = {
   tokens: () => request("GET", "admin/tokens"),
   reload: () => request("POST", "admin/reload", {}),
 
-  stores: (most, search) => all("stores", "stores", most, { search }),
-  store: async (store) => request("GET", `admin/stores/${name(store)}`),
-  entries: async (store, query) => request("GET", `admin/stores/${name(store)}/entries${search(query)}`),
-  write: async (store, entries, runHandlers) =>
-    request("POST", `admin/stores/${name(store)}/entries`, { runHandlers, entries }),
+  // The first stores in this order, of all that match.
+  stores: (sort, ascending, most, name) =>
+    request("GET", `admin/stores${search({ sort, ascending, limit: most, search: name })}`),
+  store: (store) => request("GET", `admin/${named("stores", store)}`),
+  entries: (store, query) => request("GET", `admin/${named("stores", store, "/entries", query)}`),
+  write: (store, entries, runHandlers) =>
+    request("POST", `admin/${named("stores", store, "/entries")}`, { runHandlers, entries }),
 
-  erase: async (store, what) => request("POST", `admin/stores/${name(store)}/erase`, what),
-  trim: async (store, before) => request("POST", `admin/stores/${name(store)}/trim`, { before }),
+  erase: (store, what) => request("POST", `admin/${named("stores", store, "/erase")}`, what),
+  trim: (store, before) => request("POST", `admin/${named("stores", store, "/trim")}`, { before }),
 
   schemaBinary: (json) => request("POST", "admin/schema-binary", { json }),
 
   // `wanted`: { storeId } or { search }.
-  keys: (most, wanted) => all("keys", "keys", most, wanted),
-  key: async (key) => request("GET", `admin/keys/${name(key)}`),
-  assign: async (key, storeId) => request("PUT", `admin/keys/${name(key)}`, { storeId }),
-  remove: async (key) => request("DELETE", `admin/keys/${name(key)}`),
-  move: async (key, storeId) => request("POST", `admin/keys/${name(key)}/move`, { storeId }),
-  signingKey: async (key) => request("GET", `admin/keys/${name(key)}/signing-key`),
-  pin: async (key, signingKey) => request("PUT", `admin/keys/${name(key)}/signing-key`, { signingKey }),
-  unpin: async (key) => request("DELETE", `admin/keys/${name(key)}/signing-key`),
+  keys: (most, wanted) => all("admin/keys", "keys", most, wanted),
+    assign: (key, storeId) => request("PUT", `admin/${named("keys", key)}`, { storeId }),
+  remove: (key) => request("DELETE", `admin/${named("keys", key)}`),
+  move: (key, storeId) => request("POST", `admin/${named("keys", key, "/move")}`, { storeId }),
+  signingKey: (key) => request("GET", `admin/${named("keys", key, "/signing-key")}`),
+  pin: (key, signingKey) => request("PUT", `admin/${named("keys", key, "/signing-key")}`, { signingKey }),
+  unpin: (key) => request("DELETE", `admin/${named("keys", key, "/signing-key")}`),
 
-  revocations: (most) => all("revocations", "revocations", most),
+  revocations: (most) => all("admin/revocations", "revocations", most),
   revoke: (revocation) => request("POST", "admin/revocations", revocation),
-  lift: (id) => request("DELETE", `admin/revocations/${name(id)}`),
+  lift: (id) => request("DELETE", `admin/${named("revocations", id)}`),
 
-  sessions: (most, search) => all("sessions", "sessions", most, { search }),
-  closeSubscription: async (id, key) => request("DELETE", `admin/sessions/${id}/subscriptions/${name(key)}`),
+  sessions: (most, search) => all("admin/sessions", "sessions", most, { search }),
+  closeSubscription: (id, key) => request("DELETE", `admin/${named(`sessions/${id}/subscriptions`, key)}`),
   closeSession: (id) => request("DELETE", `admin/sessions/${id}`),
 
-  groups: () => all("groups", "groups", 1000),
-  groupsIn: (store) => all("groups", "groups", 1000, { storeId: store }),
-  pause: (group) => request("POST", `admin/groups/${name(group)}/pause`, {}),
-  resume: (group) => request("POST", `admin/groups/${name(group)}/resume`, {}),
-  deadLetters: (group, storeId, most) => all(`groups/${name(group)}/dead-letters`, "deadLetters", most, { storeId }),
-  retry: (group, storeId, sequence) =>
-    request("POST", `admin/groups/${name(group)}/dead-letters/retry`, { storeId, sequence }),
-  dismiss: (group, storeId, sequence) =>
-    request("DELETE", `admin/groups/${name(group)}/dead-letters${search({ storeId, sequence })}`)
+  groups: () => all("admin/groups", "groups", 1000),
+  groupsIn: (store) => all("admin/groups", "groups", 1000, { storeId: store }),
+  pause: async (name) => request("POST", group(name, "/pause"), {}),
+  resume: async (name) => request("POST", group(name, "/resume"), {}),
+  deadLetters: async (name, storeId, most) => all(group(name, "/dead-letters"), "deadLetters", most, { storeId }),
+  retry: async (name, storeId, sequence) => request("POST", group(name, "/dead-letters/retry"), { storeId, sequence }),
+  dismiss: async (name, storeId, sequence) => request("DELETE", `${group(name, "/dead-letters")}${search({ storeId, sequence })}`)
 }
 
-// The server's events while the page is visible: the connection is closed while it is hidden. Reconnects by itself.
+// The server's events while the page is visible: the connection is closed while it is hidden. Reconnects by itself, until the
+// returned function is called.
 export const follow = (path, onEvent, onLive = () => {}) => {
   let source, timer
+  let isOver = false
   const close = () => {
     clearTimeout(timer)
     source?.close()
@@ -149,7 +155,7 @@ export const follow = (path, onEvent, onLive = () => {}) => {
   }
   const open = () => {
     close()
-    if (document.hidden) return
+    if (document.hidden || isOver) return
     source = new EventSource(at(`admin/${path}`))
     source.onopen = () => {
       onLive(true)
@@ -164,19 +170,21 @@ export const follow = (path, onEvent, onLive = () => {}) => {
     }
   }
   const retry = (error) => {
+    if (isOver) return
     if (error.status === 401) return tell("signed-out")
     timer = setTimeout(open, 1000)
   }
   document.addEventListener("visibilitychange", open)
   open()
   return () => {
+    isOver = true
     document.removeEventListener("visibilitychange", open)
     close()
   }
 }
 
 // The whole store as lines of JSON.
-export const exportPath = (store) => at(`admin/stores/${name(store)}/entries?as=lines`)
+export const exportPath = (store) => at(`admin/${named("stores", store, "/entries", { as: "lines" })}`)
 
 // The newest entries of a store that match, as they arrive.
-export const livePath = (store, wanted) => `stores/${name(store)}/entries${search({ ...wanted, newest: 50, payloadMax: SHOWN_MAX })}`
+export const livePath = (store, wanted) => named("stores", store, "/entries", { ...wanted, newest: 50, payloadMax: SHOWN_MAX })

@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.js"
 import { api, onState } from "./api.js"
-import { Failed, Loading, NoView, Said, focusHeading } from "./parts.js"
+import { Failed, Loading, NoView, Said, focusHeading, say } from "./parts.js"
 import { decode, link, useRoute } from "./route.js"
 import { Access } from "./views/access.js"
 import { Groups } from "./views/groups.js"
@@ -89,7 +89,8 @@ const Signed = ({ session, away, onOut }) => {
     if (seen.current) return focusHeading(main.current)
     seen.current = true
   }, [route.path.join("/")])
-  const out = () => api.signOut().finally(onOut)
+  // Whoever leaves this page has to know that the session did not end.
+  const out = () => api.signOut().then(onOut, (error) => (error.status === 401 ? onOut() : say(`You are still signed in: ${error.message}`)))
   return html`
     <a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}>Skip to the content</a>
     <header class="side">
@@ -100,7 +101,7 @@ const Signed = ({ session, away, onOut }) => {
         `)}
       </nav>
       <div class="me">
-        <p><b>${session.name}</b><span>${may("admin") ? "may do everything" : may("write") ? "reads and writes" : "reads"}</span></p>
+        <p><b>${session.name}</b><span>${may("admin") ? "may do everything" : session.rights.map((right) => `${right}s`).join(" and ")}</span></p>
         <button class="quiet" onClick=${out}>Sign out</button>
       </div>
     </header>
@@ -111,7 +112,6 @@ const Signed = ({ session, away, onOut }) => {
     <${Said} />
   `
 }
-
 
 const Mark = () => html`<svg viewBox="0 0 32 32" width="22" height="22" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M8 10h16M8 16h11M8 22h14" /></svg>`
 

@@ -5,34 +5,39 @@ import { isAway, onState } from "./api.js"
 import { ago, short, time, visible } from "./format.js"
 import { ask, link } from "./route.js"
 
-// The result of `load`, loaded again every `every` milliseconds while the page is visible. Meanwhile `value` stays.
-export const useData = (load, inputs, every) => {
+// The result of `load`, loaded again every `every` milliseconds while the page is visible. Meanwhile `value` stays; with
+// `keeps` also while `load` is another one, so that a control in what is shown keeps the focus.
+export const useData = (load, inputs, every, keeps = false) => {
   const [state, setState] = useState({})
   const current = useRef(0)
+  const asked = useRef(0)
   const again = useCallback(async () => {
     const mine = ++current.current
+    asked.current = mine
     try {
       const value = await load()
       if (mine === current.current) setState({ value })
     } catch (error) {
       if (mine === current.current) setState(({ value }) => ({ value, error }))
     }
+    if (asked.current === mine) asked.current = 0
   }, inputs)
   const failed = useRef()
   failed.current = state.error
   // What failed while the server was gone is loaded again once it is back.
   useEffect(() => onState((now) => now === "here" && failed.current && isAway(failed.current) && ((failed.current = undefined), again())), [again])
   useEffect(() => {
-    setState({})
+    if (!keeps) setState({})
     again()
-    if (every === undefined) return
-    const timer = setInterval(() => document.hidden || again(), every)
-    const seen = () => document.hidden || again()
-    document.addEventListener("visibilitychange", seen)
+    // An answer that takes long is waited for.
+    const look = () => document.hidden || asked.current !== 0 || again()
+    const timer = every && setInterval(look, every)
+    if (every) document.addEventListener("visibilitychange", look)
     return () => {
+      // What is on its way is not shown any more.
       current.current++
       clearInterval(timer)
-      document.removeEventListener("visibilitychange", seen)
+      document.removeEventListener("visibilitychange", look)
     }
   }, [again])
   return { ...state, again }
@@ -118,7 +123,11 @@ export const Loaded = ({ data, children }) => {
 export const Code = ({ children }) => {
   const [copied, setCopied] = useState(false)
   const copy = async () => {
-    await navigator.clipboard?.writeText(children)
+    try {
+      await navigator.clipboard.writeText(children)
+    } catch {
+      return say("The browser does not allow copying.")
+    }
     setCopied(true)
     setTimeout(() => setCopied(false), 1500)
   }

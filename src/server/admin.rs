@@ -5,12 +5,13 @@
 
 use actix_web::dev::ServiceRequest;
 use actix_web::middleware::{Next, from_fn};
-use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, ReqData, ServiceConfig};
 use actix_web::{HttpMessage, HttpResponse};
 use serde::{Deserialize, Serialize};
 
 pub(super) use super::admin_failure::Failure;
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::handle::Server;
 use super::{
     admin_backup, admin_compact, admin_entries, admin_erase, admin_erased, admin_grants,

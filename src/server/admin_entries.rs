@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, Query, ReqData, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::admin::{Answer, Failure, PAGE, PAGE_MAX, json_config, name};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::{NAME, Path};
 use super::following::EntriesPage;
 use super::handle::Server;
 use super::selection::Selection;
@@ -140,6 +141,8 @@ impl Asked {
         for (of, value) in query {
             match of.as_str() {
                 "as" => asked.form = As::said(value)?,
+                // Of the store.
+                NAME => {}
                 "limit" => asked.limit = number(of, value)?,
                 "id" => asked.id = Some(name(value)?),
                 "newest" => asked.newest = Some(number(of, value)?),

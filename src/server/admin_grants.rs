@@ -1,11 +1,12 @@
 //! The part of the admin API that sets what keys may do.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
 use super::admin::{self, Answer, Failure, PageOf, name};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;

@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use serde_json::{Map, Value, json};
 
 use super::admin_operations::{OPERATIONS, Operation, Verb};
+use super::admin_path::NAME;
 
 const SCHEMAS: &str = include_str!("admin_schemas.json");
 const PREFIX: &str = "/admin";
@@ -58,11 +59,15 @@ fn describe(operation: &Operation) -> Value {
     let in_query = operation.query.iter();
     let in_query =
         in_query.map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }));
+    let instead = operation.path.contains(":.+}").then(|| {
+        let what = "the last name of the path, which then has `-` in its place: for `.` and `..`";
+        json!({ "name": NAME, "in": "query", "description": what, "schema": { "type": "string" } })
+    });
     let mut described = json!({
         "summary": operation.summary,
         "description": format!("Needs the right `{}`.", operation.right.as_str()),
         "x-right": operation.right.as_str(),
-        "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
+        "parameters": in_path.chain(in_query).chain(instead).collect::<Vec<_>>(),
         "responses": {
             "200": { "description": "done", "content": content(operation.answer) },
             "default": {

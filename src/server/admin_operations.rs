@@ -143,8 +143,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Sets the bytes written by a key back to zero",
         "Usage",
     ),
-    row(Get, "/stores", Read, "Stores and what they hold", "Stores")
-        .query(&["after", "limit", "open", "search"]),
+    row(Get, "/stores", Read, "Stores and what they hold", "Stores").query(&[
+        "after",
+        "limit",
+        "open",
+        "search",
+        "sort",
+        "ascending",
+    ]),
     row(Get, "/stores/{store:.+}", Read, "What a store holds", "Store"),
     row(Post, "/stores/{store:.+}/entries", Write, "Writes entries as the server", "Written")
         .body("NewEntries"),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Json, Path, Query, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
 use super::admin::{Answer, Failure, PageOf};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;
@@ -93,6 +94,6 @@ async fn list(server: web::Data<Server>, Query(page): Query<PageOf>) -> Answer {
 
 async fn lift(server: web::Data<Server>, by: ReqData<By>, id: Path<String>) -> Answer {
     let lifted = server.lift_by(by.into_inner(), &id).await?;
-    let revocation = lifted.ok_or_else(|| Failure::NotRevoked(id.into_inner()))?;
+    let revocation = lifted.ok_or_else(|| Failure::NotRevoked(id.to_owned()))?;
     Ok(HttpResponse::Ok().json(Shown { id: revocation.revoked.id(), revocation }))
 }

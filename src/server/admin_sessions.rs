@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Path, Query, ReqData, ServiceConfig};
+use actix_web::web::{self, Query, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::admin::{self, Answer, Failure, PageOf};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::admin_search::{Text, choose};
 use super::handle::{Inner, Server};
 use super::streams::OpenStream;

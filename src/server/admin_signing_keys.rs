@@ -1,11 +1,12 @@
 //! The part of the admin API that manages the signing keys of public keys.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, ReqData, ServiceConfig};
 use serde::{Deserialize, Serialize};
 
 use super::admin::{Answer, Failure, name, signing_key};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::model::PublicKey;

@@ -1,13 +1,16 @@
 //! The part of the admin API that shows stores and what they hold.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Path, Query, ServiceConfig};
+use actix_web::web::{self, Query, ServiceConfig};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::admin::{self, Answer, Failure, PageOf, name};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::admin_search::{Text, choose};
 use super::handle::Server;
+use super::sorted::{Found, Order, Wanted, sorted};
 use crate::model::{Sequence, StoreId};
 use crate::storage::{Storage, StorageError, StoreSize};
 
@@ -39,6 +42,9 @@ struct StoreStatus {
     /// The last entry that handlers were run on; absent without handlers.
     #[serde(skip_serializing_if = "Option::is_none")]
     replay_position: Option<u64>,
+    /// In a sorted list, for stores that are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries_per_second: Option<f64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
@@ -78,11 +84,24 @@ struct StoresOf {
     open: bool,
     /// Only stores with this text in their name. Capitals do not matter.
     search: Option<String>,
+    /// The first stores in this order, instead of a page of all by name.
+    sort: Option<Order>,
+    /// The smallest first.
+    #[serde(default)]
+    ascending: bool,
 }
 
 async fn list(server: web::Data<Server>, Query(asked): Query<StoresOf>) -> Answer {
-    let StoresOf { after, limit, open, search } = asked;
+    let StoresOf { after, limit, open, search, sort, ascending } = asked;
     let page = PageOf::new(after, limit);
+    if let Some(order) = sort {
+        if open || page.after().is_some() {
+            let why = "open and after choose pages by name; a list with sort has the first ones";
+            return Err(Failure::Invalid(why.to_owned()));
+        }
+        let wanted = Wanted { order, ascending, search, most: page.count() };
+        return list_sorted(&server, &wanted).await;
+    }
     let after = page.after().map(name::<StoreId>).transpose()?;
     let text = search.as_deref().map(Text::new);
     let is_wanted = text.map(|text| move |(store, _): &(StoreId, _)| text.is_in(store.as_str()));
@@ -97,6 +116,28 @@ async fn list(server: web::Data<Server>, Query(asked): Query<StoresOf>) -> Answe
         statuses.push(read_status(&server, store, sized).await?);
     }
     Ok(admin::page("stores", &statuses, last.map(|store| store.to_string())))
+}
+
+/// The first stores in an order, with the rates of those that are open.
+async fn list_sorted(server: &Server, wanted: &Wanted) -> Answer {
+    let Found { stores, has_more, looked_at } = sorted(server, wanted).await?;
+    let measured = read_storage(server, move |storage| {
+        let size =
+            |store: StoreId| Ok((Measured { size: storage.size(&store)?, hash: None }, store));
+        stores.into_iter().map(size).collect::<Result<Vec<_>, StorageError>>()
+    });
+    let mut statuses = Vec::new();
+    for (sized, store) in measured.await? {
+        let rate = server.inner().shared.stores.rate_millis(&store);
+        let mut status = read_status(server, store, sized).await?;
+        status.entries_per_second = rate.map(|millis| millis as f64 / 1_000.0);
+        statuses.push(status);
+    }
+    let mut answer = json!({ "stores": statuses, "more": has_more });
+    if let Some(looked_at) = looked_at {
+        answer["lookedAt"] = looked_at.into();
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 /// At most `count` stores after this one, with their sizes.
@@ -129,7 +170,7 @@ async fn show(server: web::Data<Server>, store: Path<String>) -> Answer {
     Ok(HttpResponse::Ok().json(read_status(&server, store, sized).await?))
 }
 
-async fn read_storage<T: Send + 'static>(
+pub(super) async fn read_storage<T: Send + 'static>(
     server: &Server,
     read: impl FnOnce(&dyn Storage) -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
@@ -146,5 +187,15 @@ async fn read_status(
     let replay_position = status.map(|status| status.position.get());
     let subscribers = server.inner().shared.stores.subscribers(&store_id);
     let (head, trimmed) = (head.get(), trimmed.get());
-    Ok(StoreStatus { store_id, head, trimmed, entries, bytes, hash, subscribers, replay_position })
+    Ok(StoreStatus {
+        store_id,
+        head,
+        trimmed,
+        entries,
+        bytes,
+        hash,
+        subscribers,
+        replay_position,
+        entries_per_second: None,
+    })
 }

@@ -1,12 +1,13 @@
 //! The part of the admin API that trims stores.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, Json, Path, ReqData, ServiceConfig};
+use actix_web::web::{self, Json, ReqData, ServiceConfig};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::admin::{Answer, Failure, name};
 use super::admin_operations::AdminEndpoint;
+use super::admin_path::Path;
 use super::handle::Server;
 use super::trims::Before;
 use crate::actors::audit::By;

@@ -1,10 +1,13 @@
 //! Which web pages the binary serves, and what its log says about the others.
 
 use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use tempfile::tempdir;
 
-use super::process::{Serve, command, data, logged};
+use super::process::{Serve, command, data, lines, logged};
+use crate::support::http;
 use crate::support::socket::Socket;
 
 const WHAT_TO_WRITE: &str = "add it to the configuration, origins = [\"http://localhost:5173\"]";
@@ -47,9 +50,46 @@ async fn in_development_pages_of_this_machine_are_served_and_no_name_from_outsid
         let headers =
             format!("host: {host}\r\norigin: {origin}\r\nauthorization: Bearer secret\r\n");
         let answer =
-            crate::support::http::get_with(server.address(), "/admin/keys", &headers).await;
+            http::get_with(server.address(), "/admin/keys", &headers).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
+}
+
+/// Ends it with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn in_development_it_says_where_each_client_connects_and_which_address_opens_the_console() {
+    let directory = tempdir().expect("a directory");
+    let mut serve = command(&["serve", "--dev", "--listen", "127.0.0.1:0"]);
+    serve.args(["--data-dir", data(directory.path())]).stderr(Stdio::null());
+    let mut server = Started(serve.spawn().expect("it starts"));
+    let (printed, mut said) = (lines(server.0.stdout.take().expect("a pipe")), Vec::new());
+    let page = loop {
+        let line = printed.recv_timeout(Duration::from_secs(60)).expect("it says where");
+        match line.strip_prefix("console at ") {
+            Some(page) => break page.to_owned(),
+            None => said.push(line),
+        }
+    };
+    let said = said.join("\n");
+    for part in ["/eventlog\n", "/rpc\n  for Effect 4.1", "next, ", "  eventlog-server write"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (url, token) = page.split_once("/console#token=").expect("an address with a token");
+    let address = url.strip_prefix("http://").expect("a URL").parse().expect("an address");
+    let headers = format!("origin: {url}\r\ncontent-type: application/json\r\n");
+    let body = format!("{{\"token\":{token:?}}}");
+    let answer = http::request(address, "POST /console/session", &headers, &body).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"admin\""), "{answer}");
 }
 
 #[tokio::test]

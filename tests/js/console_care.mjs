@@ -8,27 +8,6 @@ import { step, until } from "./stock.mjs"
 
 const focused = (page) => page.evaluate(() => document.activeElement.tagName)
 
-export const signingIn = async ({ base, token, open }) => {
-  await step("a first visit is no mistake, and a token may be pasted into an open page", async () => {
-    const page = await open()
-    await page.goto(`${base}/console`)
-    await page.waitForSelector("#token")
-    assert.equal(await page.locator("#why").innerText(), "")
-    await page.goto(`${base}/console#token=wrong`)
-    await shows(page, "The server does not have this token.", ".lone")
-    assert.ok(!(await address(page)).includes("wrong"))
-    await page.goto(`${base}/console#token=${token}`)
-    await page.waitForSelector("nav[aria-label=Views]")
-    assert.ok(!(await address(page)).includes(token))
-    const other = await page.context().newPage()
-    await other.goto(`${base}/console#/keys`)
-    await shows(other, "A public key names a client")
-    await page.getByRole("button", { name: "Sign out" }).click()
-    await shows(other, "You signed out in another tab.", ".lone")
-    await page.context().close()
-  })
-}
-
 export const typing = async ({ page, admin }) => {
   await step("what is typed stays while the page changes", async () => {
     await visit(page, "#/write")
@@ -76,7 +55,7 @@ export const typing = async ({ page, admin }) => {
       ["#/stores/team/constructor", "There is no such view"],
       ["#/stores/team?from=abc", "There is no such page"],
       ["#/keys/more", "There is no such view"],
-      ["#/stores/..", "A browser cannot ask for the name"]
+      ["#/stores/..", "This store has no entries"]
     ]) {
       await page.evaluate((hash) => (location.hash = hash), hash)
       await shows(page, said)
@@ -178,11 +157,17 @@ export const longPayloads = async ({ page, write, admin }) => {
     await shows(page, '{"#bde64e3e":"ééé', ".feed")
     await shows(page, '{"text":"ééé', ".feed")
     await shows(page, "aééé", ".feed")
+    // However long: its beginning, and how long it is.
+    for (const letters of [100_000, 800_000]) {
+      const { payload } = await (await admin("POST", "schema-binary", { json: { body: "ü".repeat(letters) } })).json()
+      await write("long", [{ event: `Longer${letters}`, primaryKey: "", payload }])
+      const line = page.locator(".feed li", { hasText: `Longer${letters}` })
+      await until("its beginning", async () => /":"üüü.*…/.test(await line.innerText()))
+      assert.match(await line.innerText(), /beginning of [\d.]+ (KiB|MiB)/)
+    }
+    await page.locator(".feed li a", { hasText: "Longer800000" }).click()
+    await shows(page, "SchemaBinary, guessed", ".choice")
+    await shows(page, '":"üüü', ".code")
+    await shows(page, "This is the beginning of 1.5 MiB")
   })
-}
-
-export const reading = async ({ looker }) => {
-  await visit(looker, "#/stores/never-written")
-  await shows(looker, "This store has no entries")
-  assert.equal(await looker.getByText("Write its first event").count(), 0)
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 
-import { newContext, visit } from "./console_page.mjs"
+import { newContext, settled, visit } from "./console_page.mjs"
 import { step, until } from "./stock.mjs"
 
 export const leftOpen = async ({ browser, signIn, token, admin }) => {
@@ -53,6 +53,34 @@ export const leftOpen = async ({ browser, signIn, token, admin }) => {
       let many
       await until("they are as many", async () => (many = await nodes()) < some + 500).catch(() => assert.fail(`${hash}: ${some} nodes, then ${many}`))
     }
+    await context.close()
+  })
+  await step("a view that was left follows nothing any more", async () => {
+    const context = await newContext(browser)
+    await context.addInitScript(() => {
+      window.sources = 0
+      window.EventSource = class {
+        constructor() {
+          window.sources++
+          window.source = this
+        }
+        close() {}
+      }
+    })
+    const left = await context.newPage()
+    await signIn(left, token)
+    await visit(left, "#/overview")
+    await until("it is followed", () => left.evaluate(() => window.source?.onerror !== undefined))
+    let answer
+    await left.route("**/console/session", (route) => (answer = () => route.continue()))
+    // The stream breaks, and the page asks whether it is still signed in; meanwhile somebody goes to another view.
+    await left.evaluate(() => window.source.onerror())
+    await until("it asks", () => answer)
+    await left.evaluate(() => (location.hash = "#/access"))
+    await until("the other view", async () => (await left.locator("h1").innerText()) === "Access")
+    const [before] = await Promise.all([left.evaluate(() => window.sources), left.waitForResponse("**/console/session"), answer()])
+    await settled(left)
+    assert.equal(await left.evaluate(() => window.sources), before)
     await context.close()
   })
 }

@@ -32,7 +32,10 @@ export const phoneAndDark = async ({ page, open, signIn, token, whileWriting }) 
       ["#/stores/team", "feed", ".feed li"],
       ["#/stores/team/entry/1", "entry", ".feed li"],
       ["#/keys", "keys", "tbody tr"],
-      ["#/sessions", "sessions", "tbody tr"]
+      ["#/sessions", "sessions", "tbody tr"],
+      ["#/processing", "processing", ".group"],
+      ["#/write", "write", "form"],
+      ["#/access", "access", "tbody tr"]
     ]) {
       await visit(phone, hash)
       await phone.waitForSelector(ready)

@@ -59,8 +59,9 @@ export const entry = (event, primaryKey, bytes = Buffer.alloc(0)) =>
     payload: payload(bytes)
   })
 
-// A test case. Prints its name when it succeeds.
+// A test case. Prints its name when it succeeds, and how long it took.
 export const step = async (name, run) => {
+  const began = performance.now()
   try {
     await run()
   } catch (error) {
@@ -68,7 +69,7 @@ export const step = async (name, run) => {
     console.log(`failed: ${name}\n${error.stack}`)
     throw error
   }
-  console.log(`ok: ${name}`)
+  console.log(`ok: ${name} (${((performance.now() - began) / 1000).toFixed(1)} s)`)
 }
 
 // Asks the caller of the script to restart the server, and resolves when that is done.

@@ -3,6 +3,8 @@
 mod access;
 mod admin;
 mod admin_lists;
+mod admin_names;
+mod admin_sorted;
 mod callback;
 mod caller;
 mod checks;

@@ -2,7 +2,7 @@
 
 import { html, useState } from "../vendor/preact-htm.js"
 import { SHOWN_MAX, api } from "../api.js"
-import { asText, base64ToBytes, bytes, count, hexLines, short, time, visibleLines } from "../format.js"
+import { asText, base64ToBytes, bytes, count, hexLines, time, visibleLines } from "../format.js"
 import { beginning } from "../msgpack.js"
 import { Code, Empty, Loaded, Name, Page, Time, useData } from "../parts.js"
 import { link } from "../route.js"
@@ -11,17 +11,21 @@ import { By, Entries } from "./feed.js"
 
 const CODECS = { msgpack: "msgpack", "schema-binary": "SchemaBinary, guessed", json: "JSON", text: "text", hex: "bytes" }
 
-// The readings of a payload, as texts, with the best one first.
+// The readings of a payload, as texts, with the best one first. Of a long one they have the beginning.
 const readings = (entry) => {
   const raw = base64ToBytes(entry.payloadBase64)
+  const isCut = raw.length < entry.payloadBytes
   const found = []
   if (entry.codec !== undefined) found.push([entry.codec, JSON.stringify(entry.payload, null, 2)])
-  const text = raw.length > 0 ? asText(raw) : undefined
+  if (entry.payloadStart !== undefined) found.push(["schema-binary", `${entry.payloadStart}…`])
+  const text = raw.length > 0 ? asText(raw, isCut) : undefined
   if (text !== undefined) {
     const json = /^\s*[[{"]/.test(text) ? tryPretty(text) : undefined
     if (json !== undefined) found.unshift(["json", json])
     found.push(["text", text])
   }
+  const start = found.length === 0 && entry.payloadBytes > READ ? beginning(raw.subarray(0, READ)) : undefined
+  if (start !== undefined) found.push(["msgpack", start])
   found.push(["hex", raw.length === 0 ? "(empty)" : hexLines(raw)])
   return found
 }
@@ -34,17 +38,26 @@ const tryPretty = (json) => {
   }
 }
 
-// The payload in one line.
+// How many bytes a line shows of bytes that mean nothing.
+const HEX = 60
+
+// The payload in one line; with `…` at the end, there is more of it.
 export const preview = (entry) => {
   if (entry.payloadBytes === 0) return "(empty)"
   if (entry.codec !== undefined) return JSON.stringify(entry.payload)
   if (entry.payloadStart !== undefined) return `${entry.payloadStart}…`
-  const raw = base64ToBytes(short(entry.payloadBase64, 320).replace("…", ""))
+  const raw = base64ToBytes(entry.payloadBase64.slice(0, 320))
   const isCut = raw.length < entry.payloadBytes
-  return asText(raw, isCut) ?? (isCut ? beginning(raw) : undefined) ?? `0x${Array.from(raw.subarray(0, 60), (byte) => byte.toString(16).padStart(2, "0")).join("")}`
+  const text = asText(raw, isCut)
+  if (text !== undefined) return isCut ? `${text}…` : text
+  const start = isCut ? beginning(raw) : undefined
+  return start ?? `0x${Array.from(raw.subarray(0, HEX), (byte) => byte.toString(16).padStart(2, "0")).join("")}${entry.payloadBytes > HEX ? "…" : ""}`
 }
 
 const SHOWN = 20_000
+
+// How many bytes are read to show the beginning of a long payload.
+const READ = 2 * SHOWN
 
 const ERASED = "erased"
 

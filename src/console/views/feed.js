@@ -105,9 +105,9 @@ const LiveFeed = ({ store, event, primaryKey }) => {
   }, [store, event, primaryKey])
   return html`
     <div class="tools">
-      <p class="grow" role="status">
-        <${Live} on=${live} held=${held} />${" "}
-        ${held ? "new entries are not shown" : passed > 0 ? html`<b>sampled</b>: ${rate(speed)} entries arrive each second, and only the newest are shown` : speed > 0 ? `${rate(speed)} entries a second` : "waiting for the next entry"}
+      <p class="grow">
+        <span role="status"><${Live} on=${live} held=${held} /> ${held ? "new entries are not shown" : passed > 0 && html`<b>sampled</b>: only the newest are shown`}</span>
+        ${!held && ` ${speed > 0 ? `${rate(speed)} entries a second` : "waiting for the next entry"}`}
       </p>
       <button class="quiet" aria-pressed=${held} onClick=${() => setHeld(!held)}>${held ? "Continue" : "Hold"}</button>
     </div>
@@ -122,7 +122,7 @@ const smooth = (before, now) => (before === 0 ? now : before * 0.7 + now * 0.3)
 const PageOf = ({ store, query, head }) => {
   const from = whole(query.from)
   const asked = { from, limit: PAGE, event: query.event, primaryKey: query.key, payloadMax: SHOWN_MAX }
-  const data = useData(() => api.entries(store, asked), [store, from, query.event, query.key])
+  const data = useData(() => api.entries(store, asked), [store, from, query.event, query.key], undefined, true)
   return html`
     <${Loaded} data=${data}>${({ entries, next }) => html`
       ${entries.length > 0
@@ -150,18 +150,25 @@ export const Entries = ({ store, entries, conflicts }) => html`
   </ol>
 `
 
-const Line = ({ store, entry, conflict }) => html`
-  <li>
-    <a href=${link(["stores", store, "entry", entry.sequence])}>
-      <span class="at">${count(entry.sequence)}</span>
-      <span class="event"><${Name} most=${60}>${entry.event}<//></span>
-      <span class="key"><${Name} most=${60}>${entry.primaryKey}<//></span>
-      <span class="payload"><bdi>${visible(short(preview(entry), 160))}</bdi></span>
-      <span class="meta"><${By} entry=${entry} /> · ${bytes(entry.payloadBytes)} · <${Time} at=${entry.createdAt} /></span>
-      ${conflict !== undefined && html`<span class="conflict"><span class="badge warn">conflict</span> made before entry ${count(conflict)}, arrived after it; handlers are told</span>`}
-    </a>
-  </li>
-`
+// How much of a payload a line shows.
+const LINE = 160
+
+const Line = ({ store, entry, conflict }) => {
+  const payload = preview(entry)
+  const isCut = payload.endsWith("…") || payload.length > LINE
+  return html`
+    <li>
+      <a href=${link(["stores", store, "entry", entry.sequence])}>
+        <span class="at">${count(entry.sequence)}</span>
+        <span class="event"><${Name} most=${60}>${entry.event}<//></span>
+        <span class="key"><${Name} most=${60}>${entry.primaryKey}<//></span>
+        <span class="payload"><bdi>${visible(short(payload, LINE))}</bdi></span>
+        <span class="meta"><${By} entry=${entry} /> · ${isCut && "beginning of "}${bytes(entry.payloadBytes)} · <${Time} at=${entry.createdAt} /></span>
+        ${conflict !== undefined && html`<span class="conflict"><span class="badge warn">conflict</span> made before entry ${count(conflict)}, arrived after it; handlers are told</span>`}
+      </a>
+    </li>
+  `
+}
 
 // Compacted entries have no author.
 export const By = ({ entry: { origin } }) => {

@@ -45,9 +45,15 @@ const progress = ({ lag, storesBehind, position }, head) => {
 }
 
 const Group = ({ group, store, head, may, again }) => {
+  const [failed, setFailed] = useState()
   const change = async () => {
-    await (group.paused ? api.resume(group.name) : api.pause(group.name))
-    say(group.paused ? "The group is resumed." : "The group is paused.")
+    setFailed()
+    try {
+      await (group.paused ? api.resume(group.name) : api.pause(group.name))
+      say(group.paused ? "The group is resumed." : "The group is paused.")
+    } catch (error) {
+      setFailed(error)
+    }
     again()
   }
   return html`
@@ -57,6 +63,7 @@ const Group = ({ group, store, head, may, again }) => {
         <span class="badge ${group.full || group.paused ? "warn" : group.runs ? "good" : ""}">${state(group)}</span>
         ${may("admin") && group.runs && html`<button class="quiet" onClick=${change}>${group.paused ? "Resume" : "Pause"}</button>`}
       </div>
+      ${failed && html`<${Failed} error=${failed} />`}
       <p>${progress(group, head)}</p>
       ${group.refused.filter(({ storeId }) => store === undefined || storeId === store).map(({ storeId, error }) => html`
         <p class="note bad">Stuck in <${StoreLink} store=${storeId} />: ${error}</p>

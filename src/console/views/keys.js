@@ -147,7 +147,8 @@ const Pin = ({ of: { publicKey }, onClose }) => {
       await (key === "" ? api.unpin(publicKey) : api.pin(publicKey, key))
       say(key === "" ? "Freed. The next signing key that a client proves is bound." : "Pinned.")
     }}>
-      <p>Clients of <code>/rpc</code> prove that the public key is theirs with a signing key. ${now === undefined ? "None is bound to this one." : html`Bound now: <code>${now}</code>.`}</p>
+      <p>Clients of <code>/rpc</code> prove that the public key is theirs with a signing key. ${data.value && (now === undefined ? "None is bound to this one." : html`Bound now: <code>${now}</code>.`)}</p>
+      ${data.error && html`<${Failed} error=${data.error} again=${data.again} />`}
       <${Field} label="Signing key, 64 hexadecimal digits" hint="Leave it empty to free the key, for a client that lost its identity." id="p-key">
         <input id="p-key" value=${key} pattern="[0-9a-fA-F]{64}" spellcheck="false" autocomplete="off" aria-describedby="p-key-hint" onInput=${(event) => setKey(event.target.value.trim())} />
       <//>

@@ -103,7 +103,8 @@ const WORDS = { bad: "Problem", warn: "Warning", info: "Note" }
 const Notes = ({ notes }) => {
   const serious = notes.filter(({ level }) => level !== "info")
   return html`
-    <section class="notes" aria-label="Problems" aria-live="polite">
+    <section class="notes" aria-label="Problems">
+      <p class="hidden" role="status">${serious.length === 0 ? "No problems" : several(serious.length, "problem")}</p>
       ${serious.length === 0 && html`<p class="note good"><b>All is well.</b> Problems appear here, with what to do about them.</p>`}
       ${notes.map(({ level, what, toDo }) => html`
         <div class="note ${level}" key=${what}>

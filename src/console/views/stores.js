@@ -1,61 +1,66 @@
-// All stores, with a search by name; they can be sorted by each figure.
+// All stores, with a search by name. The server sorts all of them, and the page shows the first ones.
 
 import { html, useRef } from "../vendor/preact-htm.js"
 import { api } from "../api.js"
 import { bytes, count, rate, several } from "../format.js"
-import { Code, Empty, Loaded, Page, Search, StoreLink, Table, sorted, useData, useSettled } from "../parts.js"
+import { Code, Empty, Loaded, Page, Search, StoreLink, Table, useData, useSettled } from "../parts.js"
 import { ask } from "../route.js"
 
-// More rows than a table can show.
-const MOST = 2_000
 const SHOWN = 200
 
 const LOOK_MS = 3_000
 
-// The stores whose names contain a text, with their entries a second, from two requests.
-const useStores = (search) => {
+const lag = ({ head, replayPosition }) => (replayPosition === undefined ? undefined : Math.max(0, head - replayPosition))
+
+// `sort`: what the server calls it.
+const COLUMNS = [
+  { name: "Store", sort: "name", show: ({ storeId }) => html`<${StoreLink} store=${storeId} />` },
+  { name: "Entries/s", sort: "rate", number: true, show: (store) => rate(store.rate) },
+  { name: "Entries", sort: "entries", number: true, show: ({ entries }) => count(entries) },
+  { name: "Size", sort: "size", number: true, show: (store) => bytes(store.bytes) },
+  { name: "Subscribers", sort: "subscribers", number: true, show: ({ subscribers }) => count(subscribers) },
+  { name: "Handlers behind", sort: "lag", number: true, show: (store) => (lag(store) === undefined ? "–" : count(lag(store))) }
+]
+
+// The first stores in this order whose names contain a text. The server knows the rate of those that are open there; that of
+// others, which another node may write to, comes from two answers.
+const useStores = (sort, ascending, search) => {
   const before = useRef(new Map())
   const load = async () => {
-    const { items, more } = await api.stores(MOST, search)
+    const { stores, more, lookedAt } = await api.stores(sort, ascending, SHOWN, search)
     const at = performance.now()
-    const rated = items.map((store) => {
-      const last = before.current.get(store.storeId)
-      return { ...store, rate: last ? Math.max(0, ((store.head - last.head) * 1000) / (at - last.at)) : 0 }
-    })
-    for (const { storeId, head } of items) before.current.set(storeId, { head, at })
-    return { items: rated, more }
+    const since = ({ storeId, head }) => {
+      const last = before.current.get(storeId)
+      return last ? Math.max(0, ((head - last.head) * 1000) / (at - last.at)) : 0
+    }
+    const items = stores.map((store) => ({ ...store, rate: store.entriesPerSecond ?? since(store) }))
+    before.current = new Map(stores.map(({ storeId, head }) => [storeId, { head, at }]))
+    return { items, more, lookedAt }
   }
-  return useData(load, [search], LOOK_MS)
+  return useData(load, [sort, ascending, search], LOOK_MS, true)
 }
-
-const lag = ({ head, replayPosition }) => (replayPosition === undefined ? undefined : Math.max(0, head - replayPosition))
 
 export const Stores = ({ route: { query } }) => {
   const search = useSettled(query.q ?? "")
-  const data = useStores(search)
-  const columns = [
-    { name: "Store", sort: ({ storeId }) => storeId, show: ({ storeId }) => html`<${StoreLink} store=${storeId} />` },
-    { name: "Entries/s", number: true, sort: (store) => store.rate, show: (store) => rate(store.rate) },
-    { name: "Entries", number: true, sort: ({ entries }) => entries, show: ({ entries }) => count(entries) },
-    { name: "Size", number: true, sort: ({ bytes }) => bytes, show: (store) => bytes(store.bytes) },
-    { name: "Subscribers", number: true, sort: ({ subscribers }) => subscribers, show: ({ subscribers }) => count(subscribers) },
-    { name: "Handlers behind", number: true, sort: (store) => lag(store) ?? -1, show: (store) => (lag(store) === undefined ? "–" : count(lag(store))) }
-  ]
   const order = { by: query.sort ?? "Entries/s", down: query.up !== "1" }
+  const { sort } = COLUMNS.find(({ name }) => name === order.by) ?? COLUMNS[1]
+  const data = useStores(sort, !order.down, search)
   return html`
-    <${Page} title="Stores" about="A store is one feed of events. Every key that is assigned to it reads and writes it.">
+    <${Page} title="Stores" about="A store is one feed of events. Every key that is assigned to it reads and writes it. Rates and subscribers are those of this server.">
       <${Search} label="Find a store by its name" query=${query}>${data.value && said(data.value)}<//>
-      <${Loaded} data=${data}>${({ items, more }) => {
+      <${Loaded} data=${data}>${({ items, lookedAt }) => {
         if (items.length === 0 && search === "") return html`<${NoStores} />`
-        if (items.length === 0) return html`<${Empty} title="No store matches"><p>${more ? "There are too many stores to look at all of them here, and none of the first matches." : "The search looks for this text anywhere in a name. It ignores capitals."}</p><//>`
-        const rows = sorted(items, columns, order).slice(0, SHOWN)
-        return html`<${Table} caption="Stores" columns=${columns} rows=${rows} id=${({ storeId }) => storeId} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />`
+        if (items.length === 0) return html`<${Empty} title="No store matches"><p>${lookedAt ? `There are too many stores to look at all of them in time: none of the first ${count(lookedAt)} matches.` : "The search looks for this text anywhere in a name. It ignores capitals."}</p><//>`
+        return html`
+          ${lookedAt && html`<p class="note warn">There are too many stores to sort all of them in time: this is the order of the first ${count(lookedAt)} by name. A search shows others.</p>`}
+          <${Table} caption="Stores" columns=${COLUMNS} rows=${items} id=${({ storeId }) => storeId} order=${order} onOrder=${({ by, down }) => ask({ sort: by, up: down ? "" : "1" })} />
+        `
       }}<//>
     <//>
   `
 }
 
-const said = ({ items: { length }, more }) => `${more ? "the first " : ""}${several(length, "store")}${length > SHOWN ? `, ${count(SHOWN)} shown` : ""}${more ? "; there are more, so search" : ""}`
+const said = ({ items: { length }, more }) => (more ? `the first ${several(length, "store")} in this order; a search shows others` : several(length, "store"))
 
 const NoStores = () => html`
   <${Empty} title="No store has an entry yet">

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::{Complete, End, Head, SHOWN_BYTES_MAX, VERSION};
 use crate::model::{EntryRef, Origin, Sequence};
 use crate::protocol::msgpack::{NoJson, to_json};
-use crate::protocol::rpc::payload::json::{Names, guess};
+use crate::protocol::rpc::payload::json::{Names, guess, guess_beginning};
 
 /// Appends the first line of a store.
 pub fn put_head(out: &mut String, head: &Head) {
@@ -54,30 +54,22 @@ pub fn put_shown(
     put(out, format_args!(r#"}},"payloadBytes":{},"payloadBase64":""#, payload.len()));
     BASE64.encode_string(&payload[..payload.len().min(bytes_max)], out);
     out.push('"');
-    if payload.len() > bytes_max {
-        put_start(out, payload, bytes_max);
+    if payload.len() > bytes_max.min(SHOWN_BYTES_MAX) {
+        put_start(out, payload, bytes_max.min(SHOWN_BYTES_MAX));
     } else if let Some((codec, json)) = shown(payload) {
         put(out, format_args!(r#","codec":"{codec}","payload":{json}"#));
     }
     out.push('}');
 }
 
-/// Payloads up to here are read whole to show what they begin with: somebody may look at a feed of them for long.
-const STARTED_BYTES_MAX: usize = 64 * 1024;
-
 /// Appends the first `bytes_max` bytes of the JSON for a payload of the RPC protocol. The beginning of its bytes would
 /// tell nothing; that of other payloads does.
 fn put_start(out: &mut String, payload: &[u8], bytes_max: usize) {
-    if bytes_max == 0 || payload.len() > STARTED_BYTES_MAX {
-        return;
-    }
-    if let Some(guessed) = guess(payload, &Names::default()) {
-        let mut json = guessed.to_string();
-        let whole_letters =
-            (0..=bytes_max.min(json.len())).rev().find(|at| json.is_char_boundary(*at));
-        json.truncate(whole_letters.unwrap_or(0));
+    if bytes_max > 0
+        && let Some(start) = guess_beginning(payload, &Names::default(), bytes_max)
+    {
         out.push_str(r#","payloadStart":"#);
-        text(&json, out);
+        text(&start, out);
     }
 }
 

@@ -14,12 +14,12 @@ use super::super::{kind, member};
 use super::Names;
 
 /// Deeper nesting is shown as bytes.
-const DEPTH_MAX: usize = 32;
+pub(super) const DEPTH_MAX: usize = 32;
 
 /// The numbers of fields are spread over 32 bits. A smaller one is more likely something else, such as a text.
-const FIELD_ID_MIN: u32 = 1 << 16;
+pub(super) const FIELD_ID_MIN: u32 = 1 << 16;
 
-const NOT_THIS: Malformed = Malformed::new("another kind of value");
+pub(super) const NOT_THIS: Malformed = Malformed::new("another kind of value");
 
 /// What `payload` may mean, see the [module](super): texts, numbers, booleans, structs, arrays of texts and of structs;
 /// everything else as `"0x…"`. `None` if it is not one complete frame.
@@ -31,13 +31,13 @@ pub fn guess(payload: &[u8], names: &Names) -> Option<Value> {
     Some(Guess { names }.whole(bytes, DEPTH_MAX).unwrap_or_else(|_| hexadecimal(bytes)))
 }
 
-struct Guess<'a> {
-    names: &'a Names,
+pub(super) struct Guess<'a> {
+    pub(super) names: &'a Names,
 }
 
 impl Guess<'_> {
     /// A value that fills `bytes`.
-    fn whole(&self, bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
+    pub(super) fn whole(&self, bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
         match bytes {
             [] => return Ok(Value::Null),
             // A number that is not negative is even, and more common than a letter.
@@ -61,7 +61,7 @@ impl Guess<'_> {
         as_struct.or_else(as_text).or_else(as_member).or_else(|_| self.array(bytes, depth))
     }
 
-    fn sized_or_bytes(&self, bytes: &[u8], depth: usize) -> Value {
+    pub(super) fn sized_or_bytes(&self, bytes: &[u8], depth: usize) -> Value {
         self.sized(bytes, depth).unwrap_or_else(|_| hexadecimal(bytes))
     }
 
@@ -76,15 +76,7 @@ impl Guess<'_> {
             seen.add(u64::from(id))?;
             let value = match kind {
                 kind::SIZED => self.sized_or_bytes(window.sized()?, depth),
-                kind::INT => number(read_varint(&mut window)?)?,
-                kind::DOUBLE => number(f64::from_le_bytes(window.array()?))?,
-                kind::FALSE => Value::Bool(false),
-                kind::TRUE => Value::Bool(true),
-                kind::DECIMAL => {
-                    let mantissa = read_varint(&mut window)?;
-                    number(scaled(mantissa, window.uvarint()?)?)?
-                }
-                _ => return Err(NOT_THIS),
+                kind => plain(kind, &mut window)?,
             };
             fields.insert(self.names.name(id), value);
         }
@@ -158,11 +150,29 @@ impl Guess<'_> {
     }
 }
 
+/// The value of a field that says by its kind what it is.
+pub(super) fn plain(kind: u8, window: &mut Window<'_>) -> Result<Value, Malformed> {
+    match kind {
+        kind::INT => number(read_varint(window)?),
+        kind::DOUBLE => number(f64::from_le_bytes(window.array()?)),
+        kind::FALSE => Ok(Value::Bool(false)),
+        kind::TRUE => Ok(Value::Bool(true)),
+        kind::DECIMAL => {
+            let mantissa = read_varint(window)?;
+            number(scaled(mantissa, window.uvarint()?)?)
+        }
+        _ => Err(NOT_THIS),
+    }
+}
+
 /// Text as people write it: without control characters, except line breaks and the like.
 fn text(bytes: &[u8]) -> Result<Value, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|_| NOT_THIS)?;
-    let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     if text.contains(is_control) { Err(NOT_THIS) } else { Ok(text.into()) }
+}
+
+pub(super) fn is_control(letter: char) -> bool {
+    letter.is_control() && !matches!(letter, '\n' | '\r' | '\t')
 }
 
 fn number(number: f64) -> Result<Value, Malformed> {
@@ -172,7 +182,7 @@ fn number(number: f64) -> Result<Value, Malformed> {
     Number::from_f64(number).map(Value::Number).ok_or(NOT_THIS)
 }
 
-fn hexadecimal(bytes: &[u8]) -> Value {
+pub(super) fn hexadecimal(bytes: &[u8]) -> Value {
     let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
     format!("0x{}", digits.collect::<String>()).into()
 }

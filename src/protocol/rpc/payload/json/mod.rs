@@ -21,11 +21,13 @@
 //! In the other direction nothing is certain: a payload has no names, only numbers derived from them, and does not say
 //! what its bytes are. [`Names`] restores the names that it is given.
 
+mod beginning;
 mod decode;
 mod encode;
 
 use std::collections::HashMap;
 
+pub use beginning::guess_beginning;
 pub use decode::guess;
 pub use encode::infer;
 
@@ -173,12 +175,36 @@ mod tests {
         assert_eq!(bytes, Some(json!("0xfffe")));
     }
 
+    #[test]
+    fn the_beginning_of_a_long_payload_is_that_of_its_json() {
+        let points: Vec<Value> = (0..40_000).map(|x| json!({ "x": x })).collect();
+        let names = Names::new(["points", "text", "x", "yes"]);
+        let payload = infer(&json!({ "points": points })).expect("a payload");
+        assert_eq!(
+            guess_beginning(&payload, &names, 31).as_deref(),
+            Some(r#"{"points":[{"x":0},{"x":1},{"x""#)
+        );
+        let payload = infer(&json!({ "yes": true, "text": "é".repeat(200_000) }));
+        let start = guess_beginning(&payload.expect("a payload"), &names, 25).expect("a frame");
+        assert_eq!(start.len(), 25, "{start}");
+        assert!(start.contains("\"text\":\"éé"), "{start}");
+        let bytes = super::super::super::frame::frame(&vec![0xff; 100_000]);
+        assert_eq!(guess_beginning(&bytes, &names, 6).as_deref(), Some("\"0xfff"));
+        assert_eq!(guess_beginning(&bytes[1..], &names, 6), None);
+        // The end of a text is not looked at.
+        let mut text = "a".repeat(100_000).into_bytes();
+        text.push(0xff);
+        let text = super::super::super::frame::frame(&text);
+        assert_eq!(guess_beginning(&text, &names, 4).as_deref(), Some("\"aaa"));
+    }
+
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(Value::from),
             (-(1_i64 << 53) + 1..1_i64 << 53).prop_map(Value::from),
             any::<f64>().prop_map(|float| json!(float)),
             "[a-z]{1,6}".prop_map(Value::from),
+            (2_000_usize..3_000).prop_map(|letters| "é".repeat(letters).into()),
         ];
         leaf.prop_recursive(4, 32, 6, |inner| {
             prop_oneof![
@@ -199,9 +225,26 @@ mod tests {
         }
 
         #[test]
-        fn any_frame_is_shown_as_something(value: Vec<u8>) {
+        fn any_frame_is_shown_as_something(value: Vec<u8>, bytes_max in 0_usize..100) {
             let payload = super::super::super::frame::frame(&value);
             prop_assert!(guess(&payload, &Names::default()).is_some());
+            let start = guess_beginning(&payload, &Names::default(), bytes_max).expect("a frame");
+            prop_assert!(start.len() <= bytes_max);
+        }
+
+        #[test]
+        fn a_beginning_that_is_long_enough_is_everything(json in any_json(), cut in 0_usize..9_000) {
+            if let Ok(payload) = infer(&json) {
+                let names = Names::default();
+                let all = guess_beginning(&payload, &names, usize::MAX).expect("a frame");
+                // Numbers are read from their digits on both sides.
+                let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+                let guessed = guess(&payload, &names).expect("a frame");
+                prop_assert_eq!(read(&all), read(&guessed.to_string()));
+                let start = guess_beginning(&payload, &names, cut).expect("a frame");
+                prop_assert!(all.starts_with(&start) && start.len() <= cut);
+                prop_assert!(start.len() + 3 >= cut.min(all.len()), "{}", start.len());
+            }
         }
     }
 }
