@@ -49,8 +49,7 @@ async fn in_development_pages_of_this_machine_are_served_and_no_name_from_outsid
     ] {
         let headers =
             format!("host: {host}\r\norigin: {origin}\r\nauthorization: Bearer secret\r\n");
-        let answer =
-            http::get_with(server.address(), "/admin/keys", &headers).await;
+        let answer = http::get_with(server.address(), "/admin/keys", &headers).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
 }
