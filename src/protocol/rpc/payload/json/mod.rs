@@ -185,9 +185,9 @@ mod tests {
             Some(r#"{"points":[{"x":0},{"x":1},{"x""#)
         );
         let payload = infer(&json!({ "yes": true, "text": "é".repeat(200_000) }));
-        let start = guess_beginning(&payload.expect("a payload"), &names, 25).expect("a frame");
-        assert_eq!(start.len(), 25, "{start}");
-        assert!(start.contains("\"text\":\"éé"), "{start}");
+        let start = guess_beginning(&payload.expect("a payload"), &names, 25);
+        // A letter is not cut.
+        assert_eq!(start.as_deref(), Some("{\"yes\":true,\"text\":\"éé"));
         let bytes = super::super::super::frame::frame(&vec![0xff; 100_000]);
         assert_eq!(guess_beginning(&bytes, &names, 6).as_deref(), Some("\"0xfff"));
         assert_eq!(guess_beginning(&bytes[1..], &names, 6), None);
