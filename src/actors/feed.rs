@@ -69,6 +69,8 @@ pub(crate) struct Feed {
     /// The head when its rate was measured last, and that rate, in thousandths of an entry a second.
     measured_head: AtomicU64,
     rate_millis: AtomicU64,
+    /// How often something was erased since the store was opened.
+    erasures: AtomicU64,
     /// Written a few times per group commit, read by every pull.
     content: RwLock<Content>,
     /// Separate from `content`, because waking a thousand sessions takes longer than a pull should wait.
@@ -112,6 +114,7 @@ impl Feed {
             head_watch: Mutex::default(),
             measured_head: AtomicU64::new(head.get()),
             rate_millis: AtomicU64::new(0),
+            erasures: AtomicU64::new(0),
             content: RwLock::new(Content { log, recent: VecDeque::new(), recent_bytes: 0 }),
             subscribers: Mutex::default(),
             recent_bytes_max,
@@ -238,11 +241,27 @@ impl Feed {
         if content.recent.iter().any(has_one) {
             content.clear();
         }
+        drop(content);
+        self.count_erasure();
     }
 
     /// Something was erased by another server: nothing is shown from memory any more that was there before.
     pub(crate) fn forget(&self) {
         self.content.write().clear();
+        self.count_erasure();
+    }
+
+    /// How often something was erased since the store was opened. Whoever has read entries before must read them again.
+    pub(crate) fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::Acquire)
+    }
+
+    /// Also wakes whoever waits for the head.
+    fn count_erasure(&self) {
+        self.erasures.fetch_add(1, Ordering::AcqRel);
+        if let Some(watched) = &*self.head_watch.lock() {
+            watched.send_modify(|_| {});
+        }
     }
 
     fn move_head(&self, head: Sequence) {

@@ -2,15 +2,13 @@
 //!
 //! Keeps: every change is durable when it is answered. Leaves out: opening stores for it (`server`).
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
-use super::group::{ErasedEntry, Group, Runs};
+use super::group::{ErasedEntry, Group};
 use super::lane::{Lane, LaneRun};
 use super::processor::Processor;
 use super::replay::Interrupted;
@@ -387,19 +385,10 @@ impl Processor {
     ) -> Result<(), GroupError> {
         let mut told = Ok(());
         for group in &self.groups {
-            let heard = match (&group.runs, &group.on_erased) {
-                (Runs::Entries(handler), _) => handler.erased(store, entries),
-                (Runs::Typed(_), Some(erased)) => erased(store.clone(), entries.to_vec()),
-                (Runs::Typed(_), None) => continue,
-            };
-            let heard = AssertUnwindSafe(heard).catch_unwind().await;
-            let failed = match heard {
-                Ok(Ok(())) => continue,
-                Ok(Err(failure)) => failure.message,
-                Err(_) => "it panicked".into(),
-            };
-            let why = format!("group {} was not told what was erased: {failed}", group.name);
-            told = Err(GroupError::Unavailable(why));
+            if let Err(failed) = group.tell_erased(store, entries).await {
+                let why = format!("group {} was not told what was erased: {failed}", group.name);
+                told = Err(GroupError::Unavailable(why));
+            }
         }
         self.count_letters().await?;
         told

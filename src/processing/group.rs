@@ -36,9 +36,11 @@
 //! Keeps: what is common to all groups. Leaves out: running them (`lane`), where they begin (`begin`).
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -130,8 +132,9 @@ pub trait EntryHandler: Send + Sync + 'static {
     ) -> BoxFuture<'a, BatchOutcome>;
 
     /// Reports that entries of any event were erased: what was derived from them should be removed as well. They may
-    /// have been handled or not, and do not come again. Called at least once for each, even while the group pauses;
-    /// failures are repeated.
+    /// have been handled or not, and do not come again. Called at least once for each, even while the group pauses or
+    /// handles another entry of the store; once more after a call of `handle` that was given one of them meanwhile. Failures
+    /// are repeated.
     fn erased<'a>(
         &'a self,
         store: &'a StoreId,
@@ -250,6 +253,23 @@ impl Group {
 
     pub(super) fn tell(&self) {
         self.changed.send_replace(());
+    }
+
+    /// Tells it that these entries of a store were erased. The error says why it did not hear.
+    pub(super) async fn tell_erased(
+        &self,
+        store: &StoreId,
+        entries: &[ErasedEntry],
+    ) -> Result<(), Box<str>> {
+        let heard = match (&self.runs, &self.on_erased) {
+            (Runs::Entries(handler), _) => handler.erased(store, entries),
+            (Runs::Typed(_), Some(erased)) => erased(store.clone(), entries.to_vec()),
+            (Runs::Typed(_), None) => return Ok(()),
+        };
+        match AssertUnwindSafe(heard).catch_unwind().await {
+            Ok(heard) => heard.map_err(|failure| failure.message.into()),
+            Err(_) => Err("it panicked".into()),
+        }
     }
 
     pub(super) fn wants(&self, store: &StoreId, event: &str) -> bool {

@@ -26,6 +26,8 @@ pub(crate) struct OpenFeed {
     pub(crate) read: ReadFeed,
     /// The last sequence that was trimmed.
     pub(crate) trimmed: Arc<dyn Fn() -> Sequence + Send + Sync>,
+    /// How often something was erased since it was opened.
+    pub(crate) erasures: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Its sender exists until the store is closed.
     pub(crate) head: watch::Receiver<Sequence>,
 }
@@ -43,6 +45,8 @@ pub(super) enum Interrupted {
     OwnPosition(String),
     #[error("reading the feed panicked")]
     Panicked,
+    #[error("it was not told what was erased: {0}")]
+    NotTold(Box<str>),
     #[error(
         "the journal does not belong to this feed: entry {id}, processed last at sequence {position}, is not \
          there. If the storage or the journal was restored, rewind the group in this store to where it \

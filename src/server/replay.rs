@@ -62,8 +62,10 @@ impl OnOpen for Replays {
         let (store, head) = (feed.store().clone(), feed.watch_head());
         let of_log = feed.clone();
         let trimmed = Arc::new(move || of_log.log().trimmed());
+        let of_feed = feed.clone();
+        let erasures = Arc::new(move || of_feed.erasures());
         let read: ReadFeed = Arc::new(move |from, bytes_max| feed.log().read(from, bytes_max));
-        let feed = OpenFeed { store, read, trimmed, head };
+        let feed = OpenFeed { store, read, trimmed, erasures, head };
         processor.opened(&feed);
         // Only a thread that has stopped, with the server, refuses this.
         self.handlers.spawn(async move { processor.replay(feed).await });

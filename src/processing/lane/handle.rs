@@ -52,6 +52,11 @@ impl LaneRun<'_> {
             if self.group.is_paused() {
                 return Ok(Some(Step::Paused));
             }
+            self.tell_once_more(state).await?;
+            self.drop_erased(state).await?;
+            if state.queue.is_empty() {
+                break;
+            }
             let (passed, next) = match &self.group.runs {
                 Runs::Typed(_) if self.group.options.in_transaction => {
                     self.handle_in_transaction(state, place).await?
@@ -62,6 +67,7 @@ impl LaneRun<'_> {
             if self.is_cut_off() {
                 return Ok(None);
             }
+            self.find_erased_meanwhile(state).await?;
             for _ in 0..passed {
                 self.pass_one(state, place);
             }

@@ -6,6 +6,7 @@
 //! handler is (`group`), where a group begins (`begin`), management requests (`control`).
 
 mod asked;
+mod erased;
 mod fill;
 mod handle;
 mod nodes;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use self::fill::Recent;
 use self::writes::Writes;
 use super::conflicts::{Cache, Found};
-use super::group::{CommittedEntry, Group};
+use super::group::{CommittedEntry, ErasedEntry, Group};
 use super::processor::{Processor, StoreProgress};
 use super::replay::{self, Interrupted, OpenFeed};
 use crate::model::{EntryId, RemoteId, Segment, Sequence};
@@ -64,6 +65,10 @@ struct State {
     /// What was handled last.
     recent: Recent,
     cache: Cache,
+    /// How often something was erased before the queue and the cache were filled; `None` if that is not known.
+    erasures: Option<u64>,
+    /// What was erased while a handler ran on it, and the group has to be told once more.
+    to_tell: Vec<ErasedEntry>,
     /// How often the front of the queue was tried.
     tries: u32,
     writes: Writes,
@@ -116,6 +121,8 @@ impl Lane {
             queue: VecDeque::new(),
             recent: Recent::behind(layout::ID_MIN),
             cache: Cache::default(),
+            erasures: None,
+            to_tell: Vec::new(),
             tries: 0,
             writes: Writes::default(),
             fence: None,
@@ -165,6 +172,8 @@ impl LaneRun<'_> {
         let mut head = self.feed.head.clone();
         let mut seen = self.claim.map(Claim::watch);
         let (mut pause, mut is_closed) = (PAUSE_MIN, false);
+        // The feed counts anew each time when it is opened.
+        self.lane.state.lock().await.erasures = None;
         while !self.is_stopping() {
             let target = *head.borrow_and_update();
             changed.mark_unchanged();
@@ -253,6 +262,8 @@ impl LaneRun<'_> {
                 loaded => loaded?,
             },
         };
+        self.tell_once_more(state).await?;
+        self.drop_erased(state).await?;
         let goes_on = !self.is_stopping() && !self.group.is_paused();
         if state.queue.is_empty() && state.read.0 < target && goes_on {
             self.read(state, &mut place).await?;
@@ -261,6 +272,7 @@ impl LaneRun<'_> {
         if self.is_cut_off() {
             return Ok(Step::Stopped);
         }
+        self.tell_once_more(state).await?;
         let caught_up = state.queue.is_empty() && state.read.0 >= target;
         if state.queue.is_empty() {
             self.pass(state, &mut place);

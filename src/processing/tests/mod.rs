@@ -143,7 +143,8 @@ impl Feed {
     fn open(&self, read: ReadFeed) -> OpenFeed {
         let log = Arc::clone(&self.log);
         let trimmed = Arc::new(move || log.trimmed());
-        OpenFeed { store: self.store.clone(), read, trimmed, head: self.head.subscribe() }
+        let (store, erasures, head) = (self.store.clone(), Arc::new(|| 0), self.head.subscribe());
+        OpenFeed { store, read, trimmed, erasures, head }
     }
 
     fn replay(&self, processor: &Arc<Processor>) -> JoinHandle<()> {
