@@ -1,15 +1,18 @@
 //! `compact`: frees the space that the database no longer needs.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use eventlog_server::storage::sled::{COMPACT_BYTES_MIN, Database};
 use eventlog_server::storage::{Compacted, StorageError};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::place::{PlaceArgs, PlaceError, no_answer, printed};
+use super::progress::Progress;
 use super::text::people_bytes;
 
 /// How often the server is asked whether it is done.
@@ -51,6 +54,10 @@ struct State {
     failure: Option<String>,
     before: Option<u64>,
     after: Option<u64>,
+    #[serde(default)]
+    copied: u64,
+    #[serde(default)]
+    copied_max: u64,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CompactError> {
@@ -59,6 +66,9 @@ pub(super) fn run(args: &Args) -> Result<(), CompactError> {
         return Ok(printed(print(before, after))?);
     }
     let admin = args.place.client()?;
+    let copied: Arc<Mutex<(u64, u64)>> = Arc::default();
+    let shown = Arc::clone(&copied);
+    let progress = Progress::copying("compact", move || *shown.lock());
     let mut asked: Value =
         admin.request("POST", "/admin/compact", Some(&json!({}))).map_err(PlaceError::from)?;
     loop {
@@ -67,12 +77,14 @@ pub(super) fn run(args: &Args) -> Result<(), CompactError> {
             return Err(CompactError::Failed(failure));
         }
         if !state.running {
+            drop(progress);
             return Ok(printed(if args.place.admin.json {
                 writeln!(io::stdout(), "{asked}")
             } else {
                 print(state.before.unwrap_or_default(), state.after.unwrap_or_default())
             })?);
         }
+        *copied.lock() = (state.copied, state.copied_max);
         thread::sleep(POLL);
         asked = admin.request("GET", "/admin/compact", None).map_err(PlaceError::from)?;
     }
@@ -92,7 +104,12 @@ fn print(before: u64, after: u64) -> io::Result<()> {
 }
 
 fn in_directory(database: &Database) -> Result<Compacted, StorageError> {
+    let looked = database.clone();
+    let progress = Progress::copying("compact", move || {
+        looked.compacting().map_or((0, 0), |work| (work.done(), work.total()))
+    });
     let compacted = database.sweep().and_then(|()| database.compact());
+    drop(progress);
     database.close()?;
     compacted
 }

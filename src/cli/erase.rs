@@ -133,12 +133,14 @@ pub(super) enum EraseCommandError {
 
 /// The server's answer.
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Answer {
     erased: u64,
     unknown: Vec<String>,
     quarantined: u64,
     #[serde(default)]
     keys: u64,
+    kept_elsewhere: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
@@ -202,6 +204,9 @@ fn print(args: &Args, erased: &Answer) -> io::Result<()> {
     }
     for id in &erased.unknown {
         writeln!(out, "  the store does not know {}", one_line(id))?;
+    }
+    if let Some(kept) = &erased.kept_elsewhere {
+        writeln!(out, "{}", one_line(kept))?;
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ const EVERY: Duration = Duration::from_millis(200);
 pub(super) enum Unit {
     Events,
     Bytes,
+    /// There are at most as many as the total.
+    BytesAtMost,
 }
 
 /// The progress of something. The line is removed when this is dropped.
@@ -47,6 +49,18 @@ impl Progress {
         let work = work.clone();
         let look = move || (work.done(), Some(work.total()));
         Self::measured(what, Unit::Bytes, Arc::default(), look)
+    }
+
+    /// The progress of a copy: `look` returns the bytes that are copied, and how many there are at most.
+    pub(super) fn copying(
+        what: &'static str,
+        look: impl Fn() -> (u64, u64) + Send + 'static,
+    ) -> Self {
+        let look = move || {
+            let (done, most) = look();
+            (done, Some(most))
+        };
+        Self::measured(what, Unit::BytesAtMost, Arc::default(), look)
     }
 
     /// The same where standard output is the result: on a terminal, the output itself shows the progress.
@@ -140,20 +154,21 @@ fn line(what: &str, unit: Unit, done: u64, total: Option<u64>, took: Duration) -
     let rate = done.saturating_mul(1_000) / millis;
     let amount = |amount: u64| match unit {
         Unit::Events => format!("{amount} events"),
-        Unit::Bytes => people_bytes(amount),
+        Unit::Bytes | Unit::BytesAtMost => people_bytes(amount),
     };
     let mut line = format!("{what}: {}, {}/s", amount(done), amount(rate));
     // More than the estimate is not shown as a hundred and five percent.
     // Without a rate there is nothing to estimate from.
     if let Some(total) = total.filter(|total| *total > 0 && done <= *total && rate > 0) {
-        let left = Duration::from_secs((total - done) / rate);
+        let left = people_time(Duration::from_secs((total - done) / rate));
+        let percent = done.saturating_mul(100) / total;
         // Writing to a `String` does not fail.
-        let _ = write!(
-            line,
-            ", {} %, about {} left",
-            done.saturating_mul(100) / total,
-            people_time(left)
-        );
+        let _ = match unit {
+            Unit::BytesAtMost => {
+                write!(line, ", of at most {}, at most {left} left", amount(total))
+            }
+            Unit::Events | Unit::Bytes => write!(line, ", {percent} %, about {left} left"),
+        };
     }
     line
 }
@@ -207,6 +222,8 @@ mod tests {
         let bytes = line("verify", Unit::Bytes, 10 << 20, Some(1 << 40), ten);
         assert!(bytes.contains("MiB/s") && bytes.ends_with(" h left"), "{bytes}");
         assert!(line("verify", Unit::Bytes, 0, Some(0), Duration::ZERO).ends_with("/s"));
+        let most = line("compact", Unit::BytesAtMost, 10 << 20, Some(40 << 20), ten);
+        assert_eq!(most, "compact: 10.0 MiB, 1.0 MiB/s, of at most 40.0 MiB, at most 30 s left");
         assert_eq!(people_time(Duration::from_mins(5)), "5 min");
     }
 

@@ -11,7 +11,9 @@ use super::replay;
 use super::trim::TrimError;
 use crate::model::{EntryId, EntryRef, Segment, Sequence, StoreId};
 use crate::services::journal::layout;
-use crate::services::journal::{EventJournal, JournalChanges, JournalError, journal_origin};
+use crate::services::journal::{
+    EventJournal, JournalChanges, JournalError, JournalRange, journal_origin,
+};
 use crate::storage::{StorageError, StoreLog};
 
 /// How much is read at once, in bytes.
@@ -108,6 +110,23 @@ pub async fn forget_erased(
     forget(journal, &letters).await
 }
 
+/// Removes the dead letters of entries of a store up to `last`.
+pub async fn forget_letters(
+    journal: &dyn EventJournal,
+    store: &StoreId,
+    last: Sequence,
+) -> Result<(), JournalError> {
+    let origin = journal_origin(store);
+    let groups = journal.read(vec![layout::groups()]).await?;
+    for group in groups.iter().flatten() {
+        let (name, _) = layout::read_group(group)?;
+        let up_to = layout::letter(&name, origin, last);
+        let range = layout::letters_in(&name, origin, FORGOTTEN_AT_ONCE);
+        forget_range(journal, JournalRange { last: up_to, ..range }).await?;
+    }
+    Ok(())
+}
+
 /// Removes everything that the journal has about entries of a store, trimmed ones too. How far groups are in it stays.
 pub async fn forget_entries(
     journal: &dyn EventJournal,
@@ -121,17 +140,21 @@ pub async fn forget_entries(
         ranges.push(layout::letters_in(&name, origin, FORGOTTEN_AT_ONCE));
     }
     for range in ranges {
-        loop {
-            let found = journal.read(vec![range.clone()]).await?;
-            let mut changes = JournalChanges::default();
-            found.iter().flatten().for_each(|(key, _)| changes.remove(key));
-            if changes.is_empty() {
-                break;
-            }
-            journal.write(changes).await?;
-        }
+        forget_range(journal, range).await?;
     }
     Ok(())
+}
+
+async fn forget_range(journal: &dyn EventJournal, range: JournalRange) -> Result<(), JournalError> {
+    loop {
+        let found = journal.read(vec![range.clone()]).await?;
+        let mut changes = JournalChanges::default();
+        found.iter().flatten().for_each(|(key, _)| changes.remove(key));
+        if changes.is_empty() {
+            return Ok(());
+        }
+        journal.write(changes).await?;
+    }
 }
 
 /// The keys that the journal may have for these entries.

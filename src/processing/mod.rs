@@ -34,7 +34,10 @@ pub use codec::{CodecError, Msgpack, PayloadCodec, SchemaBinary};
 pub use committed::{Committed, Conflict};
 pub use conflicts::{CONFLICT_BYTES_MAX, CONFLICTS_MAX};
 pub use control::{DeadLetter, GroupError, GroupStatus};
-pub use erase::{erase, first_entries, forget_entries, forget_erased, has_letters, of_primary_key};
+pub use erase::{
+    erase, first_entries, forget_entries, forget_erased, forget_letters, has_letters,
+    of_primary_key,
+};
 pub use event::{Behind, Event, EventGroup, Events, Front, Holds, ListOf, NoneLeft};
 pub use failure::Failure;
 pub use group::{

@@ -27,6 +27,12 @@ pub(super) struct CompactState {
     /// How large they are now.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
+    /// While it is running: how much is copied, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied: Option<u64>,
+    /// How much that will be at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_max: Option<u64>,
 }
 
 impl From<Result<Option<Compacted>, StorageError>> for CompactState {
@@ -51,7 +57,13 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 }
 
 fn state(server: &Server) -> HttpResponse {
-    HttpResponse::Ok().json(server.inner().compacting.lock().clone())
+    let mut state = server.inner().compacting.lock().clone();
+    if state.running
+        && let Some(work) = server.inner().storage.compacting()
+    {
+        (state.copied, state.copied_max) = (Some(work.done()), Some(work.total()));
+    }
+    HttpResponse::Ok().json(state)
 }
 
 async fn begin(server: web::Data<Server>, by: ReqData<By>) -> Answer {

@@ -65,5 +65,8 @@ async fn erase(
     if whole {
         answer["keys"] = keys.into();
     }
+    if let Some(kept) = server.inner().storage.kept_elsewhere() {
+        answer["keptElsewhere"] = (*kept).into();
+    }
     Ok(HttpResponse::Ok().json(answer))
 }

@@ -3,19 +3,23 @@
 //! Keeps: handlers are told of each of them at least once, also after a restart. Leaves out: erasing (`erasures`, `storage`).
 
 use super::erasures::{AT_ONCE, EraseError, Erasures, blocking};
-use crate::processing::{TrimError, forget_erased, has_letters};
-use crate::storage::MadeAgain;
+use crate::model::StoreId;
+use crate::processing::{TrimError, forget_erased, forget_letters, has_letters};
+use crate::storage::{MadeAgain, WholeStore};
 
 impl Erasures {
     /// Does what remains to be done for them.
     pub(super) async fn tell_again(&self) -> Result<(), EraseError> {
         loop {
             let storage = self.storage.clone();
-            let Some(MadeAgain { number, store, entries }) =
+            let Some(MadeAgain { number, store, entries, whole }) =
                 blocking(move || storage.made_again()).await?
             else {
                 return Ok(());
             };
+            if let Some(whole) = whole {
+                self.forget_whole(&store, whole).await?;
+            }
             for part in entries.chunks(AT_ONCE) {
                 let opened = self.stores.open(&store).await?;
                 let _lease = opened.feed.lease();
@@ -36,5 +40,24 @@ impl Erasures {
             let storage = self.storage.clone();
             blocking(move || storage.told_again(number)).await?;
         }
+    }
+
+    /// Removes dead letters that a restored journal has of a store that was erased, also those of entries that were trimmed before.
+    async fn forget_whole(
+        &self,
+        store: &StoreId,
+        WholeStore { last, known: (at, id) }: WholeStore,
+    ) -> Result<(), EraseError> {
+        let Some(processor) = &self.processor else { return Ok(()) };
+        let log = self.stores.open(store).await?.feed.log();
+        let known = blocking(move || log.lookup(&[id])).await?;
+        let journal = &**processor.journal();
+        if known != [Some(at)] || !has_letters(journal, store).await.map_err(TrimError::from)? {
+            return Ok(());
+        }
+        let storage = self.storage.clone();
+        blocking(move || storage.content_is_erased()).await?;
+        forget_letters(journal, store, last).await.map_err(TrimError::from)?;
+        Ok(processor.count_letters().await?)
     }
 }

@@ -127,6 +127,11 @@ pub trait Storage: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// How far [`Storage::compact`] is. `None` while there is nothing to say.
+    fn compacting(&self) -> Option<Work> {
+        None
+    }
+
     /// The next erasure that was repeated when the storage was opened, because the opened data had lost it. `None` if there is none with a
     /// number above the one passed to [`Storage::told_again`]. Blocks on disk reads.
     fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {
@@ -158,6 +163,12 @@ pub trait Storage: Send + Sync + 'static {
     /// Reports that something was erased that is not an entry of a store. Its content must be removed from files as well.
     fn content_is_erased(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    /// What keeps content of entries outside of this storage after they were erased, as a sentence for whoever erases. `None` if
+    /// nothing is known to keep any.
+    fn kept_elsewhere(&self) -> Option<Arc<str>> {
+        None
     }
 
     /// What an operator may want to watch, for metrics. Does not block on the disk.
@@ -215,6 +226,17 @@ pub struct MadeAgain {
     pub store: StoreId,
     /// Their ids.
     pub entries: Vec<EntryId>,
+    /// If the whole store was erased, and not single entries.
+    pub whole: Option<WholeStore>,
+}
+
+/// A store that was erased as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeStore {
+    /// Its last sequence at that time.
+    pub last: Sequence,
+    /// One of its entries: only a store that has it is the one that was erased.
+    pub known: (Sequence, EntryId),
 }
 
 /// The result of [`Storage::compact`]: the size of the files before and after, in bytes.

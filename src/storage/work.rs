@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many bytes of a rebuild or a restore are read, of how many. Clones share it.
+/// How many bytes of a rebuild or a restore are read, or copied by a compaction, of how many. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Work(Arc<Amounts>);
 
@@ -16,13 +16,14 @@ struct Amounts {
 }
 
 impl Work {
-    /// Bytes that are read.
+    /// Bytes that are read or copied.
     pub fn done(&self) -> u64 {
         self.0.done.load(Ordering::Relaxed)
     }
 
     /// Bytes that have to be read, as far as that is known by now; 0 before it is. It may be a little more than what
-    /// is then read, because files may end with unused space.
+    /// is then read, because files may end with unused space. A compaction copies at most so many: how much of the
+    /// files is unused is known at its end.
     pub fn total(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
     }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
@@ -101,6 +101,39 @@ async fn a_running_server_gives_space_back_and_so_does_a_stopped_one() {
     assert!(said.contains("the database took"), "{said}");
     entries(&server, 55_001, 45_000).await;
     assert!(!data.join("compacting").exists());
+}
+
+#[tokio::test]
+async fn a_server_says_meanwhile_how_much_is_copied() {
+    let directory = tempdir().expect("a directory");
+    let server = serve(&directory.path().join("data"));
+    write(&server, 60_000, 60_000).await;
+    well(backup(&server, &directory.path().join("backups")));
+    let address = server.url.trim_start_matches("ws://").trim_end_matches("/eventlog");
+    let address = address.parse().expect("an address");
+    let state = async || {
+        let answer = http::get_with_token(address, "/admin/compact", TOKEN).await;
+        let body = answer.split("\r\n\r\n").nth(1).expect("a body");
+        serde_json::from_str::<serde_json::Value>(body).expect("JSON")
+    };
+    // One may be over before anybody asks.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    'seen: loop {
+        let mut under_way = compact(&server).stdout(Stdio::null()).spawn().expect("it starts");
+        while under_way.try_wait().expect("it runs").is_none() {
+            let state = state().await;
+            let copied = state["copied"].as_u64().unwrap_or(0);
+            if copied > 0 {
+                assert_eq!(state["running"], true);
+                assert!(copied <= state["copiedMax"].as_u64().expect("a number"), "{state}");
+                assert!(under_way.wait().expect("it ends").success());
+                break 'seen;
+            }
+        }
+        assert!(Instant::now() < deadline, "nothing is shown");
+    }
+    let state = state().await;
+    assert!(state["running"] == false && state.get("copied").is_none(), "{state}");
 }
 
 #[tokio::test]

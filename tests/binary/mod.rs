@@ -37,6 +37,7 @@ mod quarantine;
 mod quotas;
 mod reload;
 mod requests;
+mod returning;
 mod revocations;
 mod room;
 mod rpc;

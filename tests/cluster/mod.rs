@@ -4,6 +4,7 @@
 mod balanced;
 mod drill;
 mod erased;
+mod export;
 mod failover;
 mod handlers;
 mod kills;
@@ -24,7 +25,7 @@ mod postgres;
 
 use tempfile::TempDir;
 
-use self::postgres::{Cluster, cluster};
+pub(crate) use self::postgres::{Cluster, cluster};
 use crate::support::process::{Process, binary};
 
 const ADMIN: &str = "an-admin-token-that-nobody-guesses";

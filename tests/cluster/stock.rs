@@ -41,3 +41,8 @@ fn stock_clients_live_with_an_entry_that_is_put_aside_there_too() {
         )
     });
 }
+
+#[test]
+fn stock_clients_go_on_in_a_store_of_which_entries_are_erased_there_too() {
+    on_postgres("stock_erase.mjs", Some("--dev"));
+}

@@ -1,5 +1,6 @@
 //! Handlers are told about erased entries, and the journal keeps nothing of these entries.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use eventlog_server::model::{Sequence, StoreId};
@@ -159,4 +160,114 @@ async fn handlers_hear_after_the_start_what_a_command_erased() {
     assert_eq!(*book.lines.lock(), ["team 1+2"]);
     let groups = server.server.groups().expect("groups");
     assert_eq!(groups.dead_letters("the book", None, 9).await.expect("letters"), []);
+}
+
+/// Copies a directory.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("copied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_of_an_erased_store_that_are_restored_go_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, older) = (directory.path().join("data"), directory.path().join("older"));
+    let run = async |path: &Path, journal: &Arc<MemoryJournal>| {
+        // The server before it may still be stopping.
+        let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+        let database = loop {
+            match Database::open(path, DatabaseOptions::default()) {
+                Ok(database) => break database,
+                Err(error) => assert!(tokio::time::Instant::now() < patience, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let (server, _) = start(journal, &Arc::new(SledStorage::new(database.clone()))).await;
+        (database, server)
+    };
+    let letters = async |server: &TestServer| {
+        let groups = server.server.groups().expect("groups");
+        groups.dead_letters("the book", None, 9).await.expect("letters").len()
+    };
+    let journal = Arc::new(MemoryJournal::new());
+    let (database, server) = run(&data, &journal).await;
+    let entries = vec![added("key", "broken"), added("key", "a")];
+    server.server.write_to_store(store("team"), entries, true).await.expect("written");
+    processed(&server.server, "team", 2).await;
+    // The letter stays, and its entry is not among those that are erased later.
+    let second = Before::Sequence(Sequence::FIRST.next());
+    server.server.trim(&store("team"), second, false).await.expect("trimmed");
+    assert_eq!(letters(&server).await, 1);
+    drop(server);
+    database.close().expect("closed");
+    drop(database);
+    copy(&data, &older);
+    let (database, server) = run(&data, &Arc::new(MemoryJournal::new())).await;
+    server.server.erase(&store("team"), Erase::Store).await.expect("erased");
+    drop(server);
+    database.close().expect("closed");
+    drop(database);
+    for name in ["erased.a", "erased.b"] {
+        std::fs::copy(data.join(name), older.join(name)).expect("copied");
+    }
+    let (_database, server) = run(&older, &journal).await;
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while letters(&server).await > 0 {
+        assert!(tokio::time::Instant::now() < patience, "the letter stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits with an entry until it is let go.
+#[derive(Default)]
+struct Slow {
+    lines: Handled,
+    begun: tokio::sync::Notify,
+    go: tokio::sync::Notify,
+}
+
+async fn slowly(slow: Arc<Slow>, todo: Committed<TodoAdded>) -> Result<(), Failure> {
+    if todo.title == "slow" {
+        slow.begun.notify_one();
+        slow.go.notified().await;
+    }
+    slow.lines.lock().push(format!("{} {}", todo.sequence(), todo.title));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_waits_for_its_handler_is_not_handled_once_it_is_erased() {
+    let slow = Arc::<Slow>::default();
+    let hear = async |slow: Arc<Slow>, _: StoreId, entries: Vec<ErasedEntry>| {
+        let sequences: Vec<String> = entries.iter().map(|one| one.sequence.to_string()).collect();
+        slow.lines.lock().push(format!("erased {}", sequences.join("+")));
+        Ok::<_, Failure>(())
+    };
+    let group = Todos::handlers(Arc::clone(&slow)).on(slowly).on_erased(hear);
+    let group = group.options(GroupOptions::named("slow"));
+    let processor = Processor::builder(Arc::new(MemoryJournal::new())).group(group).build();
+    let (storage, registry) = (MemoryStorage::new(), MemoryRegistry::new());
+    let builder = Server::builder(Arc::new(storage), Arc::new(registry), Arc::new(AllowAll));
+    let builder = builder.processor(processor.expect("one group"));
+    let server = TestServer::start(builder, &[("alice", "team")]).await;
+    let entries = [("a", "slow"), ("b", "secret"), ("c", "later"), ("d", "secret")];
+    let entries = entries.map(|(key, title)| added(key, title)).into();
+    server.server.write_to_store(store("team"), entries, true).await.expect("written");
+    slow.begun.notified().await;
+    // The others were read with it, and wait. Nobody has to wait for the handler.
+    for key in ["b", "a", "d"] {
+        assert_eq!(erase(&server, key).await.entries, 1);
+    }
+    slow.go.notify_one();
+    processed(&server.server, "team", 4).await;
+    let lines = slow.lines.lock().join(", ");
+    assert_eq!(lines, "erased 2, erased 1, erased 4, 1 slow, erased 1, 3 later");
 }

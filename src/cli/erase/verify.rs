@@ -226,10 +226,16 @@ fn print(out: &mut dyn Write, found: &Found) -> io::Result<Vec<String>> {
         let what = if place.held == 0 { "clean".to_owned() } else { held(place) };
         writeln!(out, "{name:<12} {files}, {bytes}: {what}")?;
         for file in &place.named {
-            let until = file.until.map_or(String::new(), |until| {
-                let path = one_line(&file.path);
-                format!("; it is removed at {}, or by: rm '{path}'", timestamp(until))
-            });
+            let until = match file.until {
+                Some(until) => {
+                    let path = one_line(&file.path);
+                    format!("; it is removed at {}, or by: rm '{path}'", timestamp(until))
+                }
+                None if name == "spill" => {
+                    "; it is removed when the client has sent all of the message and it is stored, or when the client is gone".to_owned()
+                }
+                None => String::new(),
+            };
             let found = Hits { records: file.records, texts: file.texts };
             writeln!(out, "  {}: {found}{until}", one_line(&file.path))?;
         }

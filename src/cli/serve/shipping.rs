@@ -18,6 +18,8 @@ use crate::config::ShippingPlan;
 
 /// How often a lasting failure is logged again.
 const SAID_EVERY: Duration = Duration::from_secs(60);
+/// How often the bucket is asked whether it keeps what is removed.
+const ASKED_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The running thread. When this is dropped, the thread ends after a last round.
 pub(super) struct Shipping {
@@ -44,8 +46,8 @@ struct Rounds {
     /// For tails, one at a time.
     folder: PathBuf,
     shipper: Option<Shipper>,
-    /// Whether it was looked whether the bucket keeps what is removed.
-    asked: bool,
+    /// When the bucket was asked whether it keeps what is removed, and what it said.
+    asked: Option<(Instant, Kept)>,
     /// Up to this change everything is there, with so many files written again.
     done: Option<(u64, u64)>,
     said: Option<Instant>,
@@ -66,11 +68,15 @@ impl Shipping {
         }
         log::info!("the archive is copied to {}, each {:?}", plan.to, plan.every);
         database.note_shipped(Some(0));
+        let to = &plan.to;
+        database.note_kept_elsewhere(Some(format!(
+            "{to} was not asked yet whether it keeps what is removed"
+        )));
         let (stop, stopped) = channel();
         let every = plan.every;
         let (database, shipper) = (database.clone(), None);
         let mut rounds =
-            Rounds { plan, database, folder, shipper, asked: false, done: None, said: None };
+            Rounds { plan, database, folder, shipper, asked: None, done: None, said: None };
         let thread = std::thread::Builder::new().name("shipping".to_owned()).spawn(move || {
             loop {
                 rounds.go();
@@ -118,16 +124,18 @@ impl Rounds {
         }
     }
 
-    /// Says once, in the log, if the bucket keeps what is removed, or does not say so.
-    fn say_what_is_kept(&mut self) -> Result<(), BucketError> {
-        if !self.asked
-            && let Some(shipper) = &self.shipper
-        {
+    /// Notes whether the bucket keeps what is removed, or does not say so, and says it in the log when that changes.
+    fn note_what_is_kept(&mut self) -> Result<(), BucketError> {
+        let is_due = self.asked.as_ref().is_none_or(|(at, _)| at.elapsed() >= ASKED_EVERY);
+        if let Some(shipper) = self.shipper.as_ref().filter(|_| is_due) {
             let kept = shipper.keeps_what_is_removed()?;
-            if kept != Kept::No {
-                log::warn!("{} {kept}; what was erased may be among that", self.plan.to);
+            let said = format!("{} {kept}; what was erased may be among that", self.plan.to);
+            let is_new = self.asked.as_ref().is_none_or(|(_, before)| *before != kept);
+            if is_new && kept != Kept::No {
+                log::warn!("{said}");
             }
-            self.asked = true;
+            self.database.note_kept_elsewhere((kept != Kept::No).then_some(said));
+            self.asked = Some((now(), kept));
         }
         Ok(())
     }
@@ -142,7 +150,7 @@ impl Rounds {
         // What it knows of the bucket stays true.
         self.shipper = Some(shipper);
         shipped?;
-        self.say_what_is_kept()?;
+        self.note_what_is_kept()?;
         let Some(shipper) = &mut self.shipper else { return Ok(()) };
         let behind = snapshot.position.max(shipper.tails_end());
         if let Some(tail) = self.database.tail(behind, &self.folder)? {

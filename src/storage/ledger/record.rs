@@ -16,8 +16,8 @@ use twox_hash::XxHash3_128;
 
 use super::Mark;
 use crate::model::{EntryId, Sequence, StoreId};
-use crate::storage::ERASE_MAX;
 use crate::storage::slot::{sum, u32_at, u64_at};
+use crate::storage::{ERASE_MAX, MadeAgain, WholeStore};
 
 const MAGIC: &[u8; 4] = b"erls";
 const HEAD: usize = 31;
@@ -60,6 +60,16 @@ pub(crate) struct Erasure {
     pub(crate) store: StoreId,
     /// What was erased of it.
     pub(crate) what: Erased,
+}
+
+impl From<Erasure> for MadeAgain {
+    fn from(Erasure { number, store, what, .. }: Erasure) -> Self {
+        let (entries, whole) = match what {
+            Erased::Entries(entries) => (entries, None),
+            Erased::Store { last, first } => (Vec::new(), Some(WholeStore { last, known: first })),
+        };
+        Self { number, store, entries, whole }
+    }
 }
 
 /// Encodes the record with this number after this chain. Also returns the new chain.

@@ -235,8 +235,7 @@ async fn repeat(conn: &mut Conn, tables: &Tables, erasure: Erasure) -> Result<()
                 repeat_whole(conn, tables, &store, *last, *first).await?;
             }
         }
-        let told = matches!(erasure.what, Erased::Store { .. });
-        add_this(conn, sql, erasure, told).await?;
+        add_this(conn, sql, erasure, false).await?;
     }
     Ok(end(conn).await?)
 }
@@ -333,12 +332,7 @@ pub(super) async fn made_again(
     let next = conn.prepare(&next).await?;
     let row = conn.client.query_opt(&next, &[]).await.map_err(Failed::from)?;
     let Some(row) = row else { return Ok(None) };
-    let Erasure { number, store, what, .. } = erasure_of(&row)?;
-    let entries = match what {
-        Erased::Entries(entries) => entries,
-        Erased::Store { .. } => Vec::new(),
-    };
-    Ok(Some(MadeAgain { number, store, entries }))
+    Ok(Some(erasure_of(&row)?.into()))
 }
 
 /// Records that handlers were told of all erasures up to the one with this number.

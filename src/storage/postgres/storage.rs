@@ -12,7 +12,7 @@ use super::log::PostgresLog;
 use super::read::sequence;
 use super::state::LogState;
 use super::text::{from_column, to_column};
-use super::trim::{beyond, empty_behind};
+use super::trim::{beyond, empty_all_behind, empty_behind};
 use super::used_keys::PostgresUsedKeys;
 use super::verify::verify;
 use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
@@ -28,8 +28,9 @@ pub struct PostgresStorage {
 }
 
 impl PostgresStorage {
-    /// The storage in `postgres`.
+    /// The storage in `postgres`. Continues, in the background, to empty what earlier processes have trimmed.
     pub fn new(postgres: Postgres) -> Self {
+        empty_all_behind(&postgres);
         Self { used_keys: PostgresUsedKeys::new(postgres.clone()), postgres }
     }
 }

@@ -292,6 +292,24 @@ fn what_one_node_trims_no_node_reads_and_the_rest_of_a_killed_one_is_emptied_lat
     assert_eq!(nodes.sql("SELECT next_sequence FROM effect_events_stores"), "7");
 }
 
+/// The keys of an erased store are gone, so no client makes a node open it.
+#[test]
+fn what_a_killed_node_had_trimmed_is_emptied_though_nobody_opens_its_store() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    for name in ["a", "b"] {
+        let log = nodes.log(0, name);
+        append(&*log, &ids(3), 10);
+        wait(log.trim(at(2))).expect("trimmed");
+    }
+    until("it is noted", || nodes.sql("SELECT sum(emptied) FROM effect_events_trims") == "4");
+    nodes.sql(
+        "UPDATE effect_events SET event = 'Noted'; UPDATE effect_events_trims SET emptied = 0",
+    );
+    let _started = PostgresStorage::new(open(&nodes.url));
+    let emptied = "SELECT count(*) FROM effect_events WHERE event = ''";
+    until("rows are emptied", || nodes.sql(emptied) == "4");
+}
+
 #[test]
 fn an_open_store_hears_that_another_node_has_trimmed_it() {
     let Some(nodes) = Nodes::start(2) else { return };

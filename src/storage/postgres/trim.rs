@@ -3,7 +3,7 @@
 //! Keeps: an entry is emptied only after it was durably trimmed; ids stay in place, so their index still knows them. A
 //! trimmed entry remains a row of Effect's table, without event, key and payload, which every other entry has. Rows are
 //! emptied after the answer, some at a time, by one or several nodes: repeating it does no harm, and if a node is
-//! killed, the next one that opens the store continues.
+//! killed, the next one that starts or opens the store continues.
 
 use std::sync::Arc;
 
@@ -16,12 +16,15 @@ use super::failed::Failed;
 use super::read::{number, sequence};
 use super::state::{LogState, Trimmed};
 use super::tables::Statements;
-use super::text::to_column;
+use super::text::{from_column, to_column};
 use crate::model::{Sequence, StoreId};
 use crate::storage::{AppendError, Keep, StorageError, StoreSize};
 
 /// How many rows are emptied with one commit.
 const ROWS_AT_ONCE: u64 = 2_000;
+
+/// How many stores are looked up at once.
+const STORES_AT_ONCE: u64 = 1_000;
 
 /// A time that is later than all entries, in milliseconds since 1970. PostgreSQL accepts none that is much later.
 const MILLIS_MAX: u64 = 250_000_000_000_000;
@@ -164,6 +167,39 @@ pub(super) fn empty_behind(postgres: &Postgres, store: StoreId) {
             log::warn!(store:% = store; "store {store}: what is trimmed is emptied later: {error}");
         }
     }));
+}
+
+/// Empties what is trimmed of all stores, in the background. Nobody may ever open them again: the keys of an erased one are gone.
+pub(super) fn empty_all_behind(postgres: &Postgres) {
+    let on = postgres.clone();
+    drop(postgres.run(async move {
+        if let Err(error) = empty_all(&on).await {
+            log::warn!("what is trimmed is emptied later: {error}");
+        }
+    }));
+}
+
+async fn empty_all(postgres: &Postgres) -> Result<(), StorageError> {
+    let page = format!(
+        "SELECT store_id FROM {} WHERE emptied < last AND store_id > $1 ORDER BY store_id LIMIT {STORES_AT_ONCE}",
+        postgres.tables().trims
+    );
+    let mut after = String::new();
+    loop {
+        let mut conn = postgres.conn().await?;
+        let statement = conn.prepare(&page).await?;
+        let rows = conn.client.query(&statement, &[&after]).await.map_err(Failed::from)?;
+        drop(conn);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for row in &rows {
+            after = row.try_get(0).map_err(Failed::from)?;
+            let store = StoreId::new(&*from_column(&after)).map_err(StorageError::corrupt)?;
+            let _one_at_a_time = postgres.emptying().lock().await;
+            empty(postgres, &store).await?;
+        }
+    }
 }
 
 async fn empty(postgres: &Postgres, store: &StoreId) -> Result<(), StorageError> {

@@ -17,9 +17,10 @@ use super::keyspace::Keyspace;
 use super::ops::Ops;
 use super::options::{DatabaseOptions, OpenFailure};
 use super::steps::{self, Compact, Faults, Step};
-use super::takeover::{remove_folder, write_synced};
+use super::takeover::{bytes_in, remove_folder, write_synced};
 use super::tree::{self, Facts, Trees};
 use super::watch;
+use crate::storage::Work;
 use crate::storage::commit_log::Position;
 
 /// A database with fewer bytes is not copied: sled takes half as many for an empty one.
@@ -50,11 +51,17 @@ pub(super) struct Compaction {
     /// What was read. It is written with the next part: its slots exist by then, so sled writes each value once.
     ahead: Option<(Keyspace, Ops)>,
     parts: u32,
+    work: Work,
 }
 
 impl Compaction {
-    /// Starts a copy. Removes an earlier copy.
-    pub(super) fn begin(files: &Files, options: &DatabaseOptions) -> Result<Self, OpenFailure> {
+    /// Starts a copy, which counts in `work`. Removes an earlier copy.
+    pub(super) fn begin(
+        files: &Files,
+        options: &DatabaseOptions,
+        work: Work,
+    ) -> Result<Self, OpenFailure> {
+        work.expect(bytes_in(&files.database())?);
         abandon(files)?;
         let folder = files.directory().join(FOLDER);
         std::fs::create_dir(&folder)?;
@@ -64,7 +71,7 @@ impl Compaction {
         // What sled says about the directory comes last.
         let left = Keyspace::ALL.into_iter().filter(|keyspace| *keyspace != Keyspace::Meta);
         let left = left.collect();
-        Ok(Self { new, trees, left, after: None, ahead: None, parts: 0 })
+        Ok(Self { new, trees, left, after: None, ahead: None, parts: 0, work })
     }
 
     /// `ops` were applied to sled.
@@ -107,6 +114,7 @@ impl Compaction {
         for pair in from.get(keyspace).range::<&[u8], _>((after, Bound::Unbounded)) {
             let (key, value) = pair?;
             bytes += KEY_BYTES + value.len();
+            self.work.add((KEY_BYTES + value.len()) as u64);
             let is_slot = keyspace == Keyspace::Log && SlotKey::parse(&key).is_some();
             // An empty slot is the same as no slot.
             if !(is_slot && value.is_empty()) {

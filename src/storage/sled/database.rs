@@ -30,7 +30,7 @@ use super::takeover::{self, bytes_in};
 use super::verify::{self, Verification};
 use crate::model::RemoteId;
 use crate::storage::commit_log::{Generation, LogWriter};
-use crate::storage::{AppendError, Compacted, ErasedReport, Snapshot, StorageError};
+use crate::storage::{AppendError, Compacted, ErasedReport, Snapshot, StorageError, Work};
 
 /// How often to check whether compaction is done.
 const COMPACT_POLL: Duration = Duration::from_millis(10);
@@ -173,6 +173,12 @@ impl Database {
         self.owner.shared.health.note_shipped(up_to);
     }
 
+    /// Reports what keeps content of entries elsewhere after they were erased, if anything does, as a sentence.
+    /// [`Storage::kept_elsewhere`](crate::storage::Storage::kept_elsewhere) returns it from then on.
+    pub fn note_kept_elsewhere(&self, what: Option<String>) {
+        *self.owner.shared.kept_elsewhere.lock() = what.map(Into::into);
+    }
+
     /// Reports that a backup was made at this time (milliseconds since 1970) with this many bytes, or that one failed.
     /// [`Storage::figures`](crate::storage::Storage::figures) shows it from then on.
     pub fn note_backup(&self, made: Option<(u64, u64)>) {
@@ -189,6 +195,12 @@ impl Database {
             return Ok(Compacted { before, after: before });
         }
         self.compact_anyway()
+    }
+
+    /// How far a compaction is that is in progress.
+    pub fn compacting(&self) -> Option<Work> {
+        let state = self.owner.shared.compacting.lock();
+        state.running.then(|| state.work.clone())
     }
 
     /// Like [`Database::compact`], but for a database of any size.

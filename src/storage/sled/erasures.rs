@@ -112,12 +112,9 @@ impl Erasures {
         };
         while telling.next.as_ref().is_none_or(|next| next.number <= told) {
             match telling.reader.next()? {
-                Some(Erasure { number, store, what: Erased::Entries(entries), .. })
-                    if number <= tell_to =>
-                {
-                    telling.next = Some(MadeAgain { number, store, entries });
+                Some(erasure) if erasure.number <= tell_to => {
+                    telling.next = Some(erasure.into());
                 }
-                Some(erasure) if erasure.number < tell_to => {}
                 _ => return Ok(None),
             }
         }

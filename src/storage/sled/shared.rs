@@ -23,7 +23,7 @@ use super::upkeep::Wanted;
 use crate::model::histogram::Histogram;
 use crate::model::{Sequence, StoreId};
 use crate::storage::commit_log::Position;
-use crate::storage::{Figure, StorageError, StoreSize};
+use crate::storage::{Figure, StorageError, StoreSize, Work};
 
 pub(super) struct Shared {
     pub(super) files: Files,
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     /// Whether erased content must be removed from files.
     pub(super) scrub: Arc<Scrub>,
     pub(super) compacting: Mutex<Compacting>,
+    /// What keeps erased content elsewhere.
+    pub(super) kept_elsewhere: Mutex<Option<Arc<str>>>,
     /// Whether a base is being written.
     pub(super) writes_base: Mutex<bool>,
     /// Why the last checkpoint failed, if it did.
@@ -69,6 +71,8 @@ pub(super) struct Compacting {
     pub(super) running: bool,
     /// Why the last attempt failed, if it did.
     pub(super) failure: Option<Arc<str>>,
+    /// How far it is.
+    pub(super) work: Work,
 }
 
 impl Shared {
@@ -101,6 +105,7 @@ impl Shared {
             syncs: Histogram::of_times(),
             scrub: Arc::default(),
             compacting: Mutex::default(),
+            kept_elsewhere: Mutex::default(),
             writes_base: Mutex::default(),
             checkpoint_failure: Mutex::new(None),
             erasures: Mutex::new(None),

@@ -18,7 +18,7 @@ use super::value::store::StoreRecord;
 use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
     Compacted, ErasedReport, Figure, Keep, MadeAgain, Snapshot, Storage, StorageError, StoreLog,
-    StoreSize, UsedKeys,
+    StoreSize, UsedKeys, Work,
 };
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
@@ -153,6 +153,10 @@ impl Storage for SledStorage {
         self.database.compact().map(Some)
     }
 
+    fn compacting(&self) -> Option<Work> {
+        self.database.compacting()
+    }
+
     fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {
         erasures::made_again(self.database.shared())
     }
@@ -187,6 +191,10 @@ impl Storage for SledStorage {
     fn content_is_erased(&self) -> Result<(), StorageError> {
         let shared = self.database.shared();
         shared.scrub.begin(&shared.files).map_err(StorageError::unavailable)
+    }
+
+    fn kept_elsewhere(&self) -> Option<Arc<str>> {
+        self.database.shared().kept_elsewhere.lock().clone()
     }
 
     fn used_keys(&self) -> &dyn UsedKeys {

@@ -1,6 +1,7 @@
 //! Erased content leaves the files of a running server, of one that is killed meanwhile, and of a bucket. `erase --verify` reports that.
 
 mod restored;
+mod spilled;
 mod trimmed;
 mod within;
 
@@ -253,11 +254,33 @@ async fn objects_of_a_bucket_are_written_again_and_the_old_ones_go() {
     assert!(put.contains("200 "), "{put}");
     let (_, said) = place.verify(Some(&server), &["--backups", &to]);
     assert!(said.contains("keeps what is removed, by its own rules: versioning is on"), "{said}");
+    let locked = "x-amz-bucket-object-lock-enabled: true\r\n";
+    let put = http::request(s3.address, "PUT /locked", locked, "").await;
+    assert!(put.contains("200 "), "{put}");
+    // Whoever erases is told, with or without this.
+    for (bucket, expected) in [(BUCKET, "versioning is on"), ("locked", "object lock is on")] {
+        let to = format!("s3://{bucket}/other");
+        let mut place = Place::new(&format!("[archive]\nto = \"{to}\"\nship_every = \"100ms\"\n"));
+        place.bucket = Some(s3.address);
+        let server = place.serve("1h");
+        write(&server, "somebody").await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(120);
+        loop {
+            let said = place.well(&ERASE, &server);
+            if said.contains(&format!("{to} keeps what is removed, by its own rules: {expected};"))
+            {
+                break;
+            }
+            assert!(said.contains("was not asked yet whether it keeps what is removed"), "{said}");
+            assert!(std::time::Instant::now() < deadline, "{said}");
+        }
+        let (_, said) = place.verify(Some(&server), &["--backups", &to]);
+        assert!(said.contains(&format!("bucket {to} keeps what is removed")), "{said}");
+    }
     let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
                 <Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
-    let put = http::request(s3.address, &format!("PUT /{BUCKET}?object-lock"), "", lock).await;
-    if put.contains("200 ") {
-        let (_, said) = place.verify(Some(&server), &["--backups", &to]);
-        assert!(said.contains("object lock is on, COMPLIANCE for 30 days"), "{said}");
-    }
+    let put = http::request(s3.address, "PUT /locked?object-lock", "", lock).await;
+    assert!(put.contains("200 "), "{put}");
+    let (_, said) = place.verify(Some(&server), &["--backups", "s3://locked/other"]);
+    assert!(said.contains("object lock is on, COMPLIANCE for 30 days"), "{said}");
 }

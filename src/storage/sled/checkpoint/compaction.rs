@@ -6,6 +6,7 @@
 use std::io;
 
 use super::Checkpointer;
+use crate::storage::Work;
 use crate::storage::sled::compact::{self, Compaction};
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
@@ -19,10 +20,11 @@ impl Checkpointer {
         if self.compaction.is_some() {
             return;
         }
-        let shared = self.shared.clone();
+        let (shared, work) = (self.shared.clone(), Work::default());
+        shared.compacting.lock().work = work.clone();
         let begun = steps::take(shared.faults(), Step::Compact(Compact::Begin), || Ok(()))
             .map_err(OpenFailure::from)
-            .and_then(|()| Compaction::begin(&shared.files, &shared.options));
+            .and_then(|()| Compaction::begin(&shared.files, &shared.options, work));
         match begun {
             Ok(compaction) => {
                 log::info!("the database is being compacted");

@@ -1,4 +1,5 @@
 //! Searches bytes for content of erased entries. Wherever the id of one is found, the bytes after it show whether it is a complete record.
+//! In a message of a client, content follows every id.
 //!
 //! Keeps: a record with content is found in any file and in any part of it; memory is bounded by the number of ids. Leaves out: which
 //! files are searched (`verify`).
@@ -62,6 +63,16 @@ impl Needles {
 
     /// Searches everything that `from` contains.
     pub(super) fn look(&self, from: &mut dyn Read) -> io::Result<Hits> {
+        self.look_for(from, is_content)
+    }
+
+    /// Searches what clients have sent: every id there has its entry beside it, in the encoding of a protocol.
+    pub(super) fn look_in_messages(&self, from: &mut dyn Read) -> io::Result<Hits> {
+        self.look_for(from, |_| true)
+    }
+
+    /// `is_content` is asked about the bytes after each id.
+    fn look_for(&self, from: &mut dyn Read, is_content: fn(&[u8]) -> bool) -> io::Result<Hits> {
         let overlap = OVERLAP_BYTES.max(self.text.as_ref().map_or(0, Vec::len));
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + overlap);
         let mut hits = Hits::default();
@@ -72,7 +83,7 @@ impl Needles {
             let is_end = buffer.len() == before || buffer.len() < BUFFER_BYTES + overlap;
             hits.bytes += (buffer.len() - before) as u64;
             let to = if is_end { buffer.len() } else { buffer.len() - overlap };
-            self.look_at(&buffer, to, &mut hits);
+            self.look_at(&buffer, to, is_content, &mut hits);
             if is_end {
                 return Ok(hits);
             }
@@ -81,20 +92,26 @@ impl Needles {
     }
 
     /// Checks what begins before `to`.
-    fn look_at(&self, bytes: &[u8], to: usize, hits: &mut Hits) {
+    fn look_at(&self, bytes: &[u8], to: usize, is_content: fn(&[u8]) -> bool, hits: &mut Hits) {
         let mut from = 0;
         while from < to {
             let end = to.min(from + ZEROS.len());
             // Most of a log file, and all of a ballast.
             if !self.skips_zeros || bytes[from..end] != ZEROS[..end - from] {
-                self.look_for_records(bytes, (from, end), hits);
+                self.look_for_records(bytes, (from, end), is_content, hits);
                 self.look_for_text(bytes, (from, end), hits);
             }
             from = end;
         }
     }
 
-    fn look_for_records(&self, bytes: &[u8], (from, to): (usize, usize), hits: &mut Hits) {
+    fn look_for_records(
+        &self,
+        bytes: &[u8],
+        (from, to): (usize, usize),
+        is_content: fn(&[u8]) -> bool,
+        hits: &mut Hits,
+    ) {
         if self.ids.is_empty() {
             return;
         }
@@ -215,6 +232,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn in_messages_every_id_counts() {
+        let [erased, other] = [EntryId::now(), EntryId::now()];
+        let needles = Needles::new([erased].into(), None);
+        // A short event whose length is doubled, as `/rpc` writes it, and a primary key.
+        let written =
+            |id: EntryId| [&[32], &id.as_bytes()[..], b"\x08Note\x02k\x04\x02\x20"].concat();
+        let message = [written(other), written(erased)].concat();
+        assert_eq!(needles.look(&mut &message[..]).expect("read").records, 0);
+        assert_eq!(needles.look_in_messages(&mut &message[..]).expect("read").records, 1);
     }
 
     #[test]

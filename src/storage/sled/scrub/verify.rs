@@ -21,6 +21,8 @@ use crate::storage::sled::open;
 use crate::storage::sled::options::{DatabaseOptions, OpenFailure};
 use crate::storage::{ErasedFile, ErasedPlace, ErasedReport, PLACES};
 
+/// The folder of large messages that are not whole, and its place in the report.
+const SPILL: &str = "spill";
 /// The maximum number of files that are listed for a place.
 const NAMED_MAX: usize = 100;
 
@@ -139,7 +141,7 @@ impl Looking<'_> {
                 (None, "log") => "commit log",
                 (None, "sled" | "compacting" | "renewing" | "taking-over") => "database",
                 (None, "archive") => "archive",
-                (None, "spill") => "spill",
+                (None, SPILL) => SPILL,
                 (None, "shipping") => "shipping",
                 (None, name) if kept::is_aside(name) => "kept aside",
                 (None, _) => "other files",
@@ -150,13 +152,21 @@ impl Looking<'_> {
     }
 
     fn any(&mut self, path: &Path, place: &'static str) -> io::Result<()> {
+        match self.each(path, place) {
+            // The message was stored meanwhile, or its client is gone.
+            Err(error) if place == SPILL && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            looked => looked,
+        }
+    }
+
+    fn each(&mut self, path: &Path, place: &'static str) -> io::Result<()> {
         let kind = std::fs::symlink_metadata(path)?.file_type();
         if kind.is_dir() {
             for path in names(path)? {
                 self.any(&path, place)?;
             }
         } else if kind.is_file() {
-            let mut hits = look(path, self.needles, place == "spill")?;
+            let mut hits = look(path, self.needles, place == SPILL)?;
             if is_ledger(path) {
                 // It has only ids, each followed by a hash, which may look like anything.
                 hits.records = 0;
@@ -208,16 +218,19 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Searches a file according to its kind. With `is_raw`, its bytes are searched as they are.
-fn look(path: &Path, needles: &Needles, is_raw: bool) -> io::Result<Hits> {
+/// Searches a file according to its kind, or as a message of a client.
+fn look(path: &Path, needles: &Needles, is_message: bool) -> io::Result<Hits> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_archive = name.strip_suffix(".zst").is_some() || name.ends_with(".zst.new");
     let is_log = name.strip_suffix(".log").is_some() || name.starts_with("spare-");
-    if is_archive && !is_raw {
+    if is_message {
+        return needles.look_in_messages(&mut BufReader::new(file));
+    }
+    if is_archive {
         return decompressed(file, needles);
     }
-    if is_log && !is_raw {
+    if is_log {
         return needles.look(&mut BufReader::new(Blocks::new(file)));
     }
     needles.look(&mut BufReader::new(file))
