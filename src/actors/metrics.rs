@@ -117,10 +117,14 @@ impl Metrics {
                 "WebSockets closed for what their client sent",
                 &self.connections_broken,
             ),
-            ("connections_stalled", "WebSockets severed as stalled", &self.connections_stalled),
+            (
+                "connections_stalled",
+                "Connections ended because their client did not read",
+                &self.connections_stalled,
+            ),
             (
                 "connections_slow",
-                "WebSockets closed in the middle of a message",
+                "Connections closed because what they had begun came too slowly",
                 &self.connections_slow,
             ),
             (

@@ -14,6 +14,7 @@ pub(crate) mod budget;
 pub(crate) mod changes;
 pub(crate) mod complaints;
 pub(crate) mod connections;
+pub(crate) mod crowd;
 pub(crate) mod feed;
 pub(crate) mod guard;
 pub(crate) mod guesses;

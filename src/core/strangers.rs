@@ -1,4 +1,5 @@
-//! How many connections that are not accepted yet there may be, and which of them makes way for a new one.
+//! How many connections of one sort there may be, and which of them makes way for a new one: of those that are not
+//! accepted yet, which are called strangers here, or of others.
 //!
 //! A client's place is its address. For IPv6 it is the first half, because the owner of one address has all of the other half. The
 //! place with the most connections makes way, so a client that opens many pushes out its own. A new connection is never pushed
@@ -8,7 +9,7 @@
 //!
 //! A connection with a long handshake counts as several, because its handshake is kept.
 //!
-//! Keeps: at most the limit and a quarter more. Leaves out: the clock, and ending a connection (`actors::strangers`).
+//! Keeps: at most the limit and a quarter more. Leaves out: the clock, and ending a connection (`actors::crowd`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -61,7 +62,7 @@ pub(crate) struct Strangers {
 #[derive(Clone, Copy, Debug)]
 struct Stranger {
     place: Place,
-    /// When it arrived.
+    /// When it arrived, or was last active.
     since: u64,
     /// How many connections it counts as.
     weight: usize,
@@ -113,6 +114,16 @@ impl Strangers {
             }
         }
         true
+    }
+
+    /// It did something, so it counts as new. Returns its new number; `None` if it is gone.
+    pub(crate) fn touch(&mut self, number: Number, now: u64) -> Option<Number> {
+        let stranger = self.by_number.get(&number).copied()?;
+        self.leave(number);
+        let number = self.next;
+        self.next += 1;
+        self.insert(number, Stranger { since: now, ..stranger });
+        Some(number)
     }
 
     /// Its handshake is answered: a proxy may have reported its real place, and `bytes` of the handshake are kept. Returns those that must make
@@ -238,6 +249,20 @@ mod tests {
         }
         assert!(strangers.shook_hands(0, 0, place(2), 100).is_empty());
         assert_eq!(strangers.enter(9_000, place(3)), Ok((3, Some(0))));
+    }
+
+    #[test]
+    fn who_is_active_goes_last() {
+        let mut strangers = Strangers::new(3);
+        for last in [1, 1, 2] {
+            strangers.enter(0, place(last)).expect("room");
+        }
+        assert_eq!(strangers.touch(0, 6_000), Some(3));
+        assert_eq!(strangers.touch(0, 6_000), None, "it has another number now");
+        assert_eq!(strangers.enter(6_000, place(3)), Ok((4, Some(1))));
+        // The other one has just been active, and no place has more than one.
+        assert_eq!(strangers.enter(6_000, place(3)), Ok((5, Some(2))));
+        assert!(strangers.leave(3) && !strangers.leave(0));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How many bytes of answers may wait for strangers who do not read them.
+//! How many bytes of answers may be held for clients: those that they do not read, and buffers that large answers leave
+//! behind.
 //!
 //! Keeps: the sum is bounded; one place cannot use the space of others. Leaves out: how long an answer may wait
 //! (`server::talk`).
@@ -7,26 +8,59 @@ use std::collections::HashMap;
 
 use super::strangers::Place;
 
-/// The most bytes that may wait, before those of one place that has many are refused.
-const BYTES_MAX: usize = 8 * 1_024 * 1_024;
 /// A place with this fraction of them has many. Others may have as much again, together.
 const FEW: usize = 16;
 
-/// All answers that wait.
-#[derive(Debug, Default)]
+/// What strangers may hold before they are told apart by their places, in bytes,
+const STRANGERS_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+/// and what token holders may.
+const TOKEN_HOLDERS_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+
+/// What is held for strangers, and what for token holders.
+#[derive(Debug)]
+pub(crate) struct Unreads {
+    strangers: Unread,
+    token_holders: Unread,
+}
+
+impl Default for Unreads {
+    fn default() -> Self {
+        Self {
+            strangers: Unread::new(STRANGERS_BYTES_MAX),
+            token_holders: Unread::new(TOKEN_HOLDERS_BYTES_MAX),
+        }
+    }
+}
+
+impl Unreads {
+    /// Those of token holders if `accepted`, else those of strangers.
+    pub(crate) const fn of(&mut self, accepted: bool) -> &mut Unread {
+        if accepted { &mut self.token_holders } else { &mut self.strangers }
+    }
+}
+
+/// The answers that are held for one kind of clients.
+#[derive(Debug)]
 pub(crate) struct Unread {
+    /// The most bytes, before those of one place that has many are refused.
+    bytes_max: usize,
     bytes: usize,
     by_place: HashMap<Place, usize>,
 }
 
 impl Unread {
-    /// An answer waits. `false` if there is no space for it.
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, bytes: 0, by_place: HashMap::new() }
+    }
+
+    /// An answer is held. `false` if there is no space for it.
     #[must_use]
-    pub(crate) fn wait(&mut self, place: Place, bytes: usize) -> bool {
+    pub(crate) fn hold(&mut self, place: Place, bytes: usize) -> bool {
         let there = self.by_place.get(&place).copied().unwrap_or_default();
-        let has_few = there + bytes <= BYTES_MAX / FEW;
-        let bytes_max = if has_few { 2 * BYTES_MAX } else { BYTES_MAX };
-        if self.bytes + bytes > bytes_max {
+        let has_few = there + bytes <= self.bytes_max / FEW;
+        let bytes_max = if has_few { 2 * self.bytes_max } else { self.bytes_max };
+        // A long one is held if it is alone.
+        if self.bytes + bytes > bytes_max && self.bytes > 0 {
             return false;
         }
         self.bytes += bytes;
@@ -34,7 +68,7 @@ impl Unread {
         true
     }
 
-    /// One that waited has been read, or its connection has ended.
+    /// One is no longer held: it was read, or its connection has ended.
     pub(crate) fn ends(&mut self, place: Place, bytes: usize) {
         self.bytes -= bytes;
         if let Some(there) = self.by_place.get_mut(&place) {
@@ -54,24 +88,30 @@ mod tests {
         Place::of(Some([192, 0, 2, last].into()))
     }
 
+    const BYTES_MAX: usize = 8 << 20;
+
     #[test]
     fn one_place_cannot_use_the_space_of_others() {
         const BYTES: usize = 100_000;
-        let mut unread = Unread::default();
-        let one = (0..1_000).filter(|_| unread.wait(place(0), BYTES)).count();
+        let mut unread = Unread::new(BYTES_MAX);
+        let one = (0..1_000).filter(|_| unread.hold(place(0), BYTES)).count();
         assert_eq!(one, BYTES_MAX / BYTES);
-        let other = (0..1_000).filter(|_| unread.wait(place(1), BYTES)).count();
+        let other = (0..1_000).filter(|_| unread.hold(place(1), BYTES)).count();
         assert_eq!(other, BYTES_MAX / FEW / BYTES);
-        let others = (2..=255).filter(|last| unread.wait(place(*last), BYTES)).count();
+        let others = (2..=255).filter(|last| unread.hold(place(*last), BYTES)).count();
         assert_eq!(others, 2 * BYTES_MAX / BYTES - one - other);
-        assert!(!unread.wait(place(254), BYTES));
+        assert!(!unread.hold(place(254), BYTES));
         (0..one).for_each(|_| unread.ends(place(0), BYTES));
         assert!(!unread.by_place.contains_key(&place(0)));
-        assert!(unread.wait(place(254), BYTES));
+        assert!(unread.hold(place(254), BYTES));
     }
 
     #[test]
-    fn an_answer_that_is_larger_than_all_is_refused() {
-        assert!(!Unread::default().wait(place(0), BYTES_MAX + 1));
+    fn an_answer_that_is_larger_than_all_is_held_alone() {
+        let mut unread = Unread::new(BYTES_MAX);
+        assert!(unread.hold(place(0), BYTES_MAX + 1));
+        assert!(!unread.hold(place(0), 1));
+        unread.ends(place(0), BYTES_MAX + 1);
+        assert!(unread.hold(place(0), 1) && !unread.hold(place(1), 2 * BYTES_MAX));
     }
 }

@@ -77,6 +77,9 @@ macro_rules! with_limits {
             /// Most connections that are not accepted yet: those without a key that is authorized and has a store. When
             /// one more arrives, the oldest one goes, from the address that has the most of them.
             strangers_max: Count = 2_000, least 1;
+            /// Most connections over HTTP that have shown an admin token. When one more does, the one that has been idle
+            /// for longest goes, from the address that has the most of them.
+            admin_connections_max: Count = 1_000, least 1;
             /// A connection whose request has not arrived after this long is closed.
             handshake_timeout: Span = Duration::from_secs(5), least 1;
             /// Most subscriptions on one connection.

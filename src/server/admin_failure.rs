@@ -38,6 +38,11 @@ pub(super) enum Failure {
     Right(AdminRight),
     #[error("the limit of open live streams is reached: close one, or try again later")]
     TooManyStreams,
+    #[error(
+        "the limit of connections that use the admin API is reached ([limits] admin_connections_max): close one, or \
+         try again later"
+    )]
+    TooManyConnections,
     #[error("nothing is here; /admin/openapi.json lists what there is")]
     NothingHere,
     #[error("this path takes {allowed}")]
@@ -103,6 +108,7 @@ impl Failure {
             #[cfg(feature = "console")]
             Self::ConsolePage => (StatusCode::FORBIDDEN, "page"),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
+            Self::TooManyConnections => (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections"),
             Self::NothingHere => (StatusCode::NOT_FOUND, "nothing-here"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Self::Invalid(_)

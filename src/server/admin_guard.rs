@@ -3,7 +3,6 @@
 //! Keeps: whoever guesses tokens is slowed down, counted, and named in the log, and this shuts out nobody at other
 //! addresses. Leaves out: which tokens there are (`admin_tokens`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -15,7 +14,6 @@ use super::caller::address_of;
 use super::handle::Server;
 use crate::actors::audit::By;
 use crate::actors::guesses;
-use crate::actors::strangers::Stranger;
 use crate::model::seldom::Seldom;
 
 /// How many wrong tokens an address may send at once,
@@ -45,8 +43,8 @@ pub(super) fn check(server: &Server, request: &HttpRequest) -> Result<(By, Right
         // Whoever sends no token is not guessing.
         None => console_check(server, request)?,
     };
-    if let Some(stranger) = request.conn_data::<Arc<Stranger>>() {
-        stranger.accept();
+    if !server.accept(request) {
+        return Err(Failure::TooManyConnections);
     }
     let address = address_of(request, &server.inner().trusted_proxies);
     let by = By::Admin { address, token: token.name().into() };

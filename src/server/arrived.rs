@@ -66,7 +66,7 @@ pub(super) async fn arrive(
         }
     };
     let address = peer.map(|peer| peer.ip());
-    let Ok(stranger) = shared.strangers.enter(address, push_out) else {
+    let Ok(stranger) = Stranger::enter(&shared.strangers, address, push_out) else {
         return Err(DispatchError::DisconnectTimeout);
     };
     let stranger = Arc::new(stranger);
@@ -156,6 +156,11 @@ impl Arrived {
         }
     }
 
+    /// Its request asks for a WebSocket, so that no dispatcher has it any more.
+    pub(super) fn leaves_dispatcher(&mut self) {
+        self.talk.leaves_dispatcher();
+    }
+
     /// The connection below, when it no longer belongs to a dispatcher.
     pub(super) const fn wire(&mut self) -> &mut Wire {
         &mut self.wire
@@ -230,6 +235,11 @@ impl Arrived {
     ) -> Poll<io::Result<()>> {
         // The body of an administrator's request may be large, and nothing else is.
         if self.talk.may_be_large() && self.held.is_empty() {
+            match self.talk.poll_body(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(false) => return Poll::Ready(Ok(())),
+                Poll::Ready(true) => {}
+            }
             let before = buffer.filled().len();
             if Pin::new(&mut self.wire).poll_read(cx, buffer)?.is_pending() {
                 return self.wait(cx);
@@ -314,6 +324,10 @@ impl AsyncRead for Arrived {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Reading nothing means the end.
+        if self.talk.ends() {
+            return Poll::Ready(Ok(()));
+        }
         // It may turn out to come from an administrator, whose bodies may be larger.
         if self.talk.pauses() {
             cx.waker().wake_by_ref();
@@ -322,7 +336,6 @@ impl AsyncRead for Arrived {
         if !self.talk.may_hand_on() {
             return self.poll_meanwhile(cx);
         }
-        // Reading nothing means the end.
         if self.talk.is_too_much() { Poll::Ready(Ok(())) } else { self.poll_request(cx, buffer) }
     }
 }

@@ -29,6 +29,7 @@ use super::{sse, watchdog};
 use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
+use crate::actors::crowd::Crowd;
 use crate::actors::limits::LiveLimits;
 use crate::actors::metrics::Metrics;
 use crate::actors::newcomers::{Kind, Newcomers};
@@ -45,7 +46,6 @@ use crate::actors::session::shared::Shared;
 use crate::actors::spill::Spill;
 use crate::actors::store::StoreDeps;
 use crate::actors::stores::Stores;
-use crate::actors::strangers::Strangers;
 use crate::actors::usage::Usage;
 use crate::model::{Limits, Quotas, Retention};
 use crate::processing::Processor;
@@ -282,17 +282,16 @@ impl Builder {
         let open = OpenStores::new(Arc::new(deps), threads, home.clone(), on_open);
         let new_keys = Arc::new(newcomers(Kind::PublicKeys, limits.keys_max, &limits));
         let keys = Keys::new(self.registry.clone(), self.storage.clone(), new_keys.clone());
-        let (opened, connected) = (open.clone(), connections.clone());
-        let registry = RegistryActor::new(keys, opened, connected, resolved.clone());
+        let registry =
+            RegistryActor::new(keys, open.clone(), connections.clone(), resolved.clone());
         let stores = Stores::new(RegistryActor::start_in_arbiter(&home, |_| registry), open);
         if let Some(processing) = &processing {
             // This comes first: no handler runs before it can write.
             processing.processor.write_with(stores.writes());
             processing.start(self.storage.clone(), stores.clone(), &home);
         }
-        let budget = Budget::new(&limits);
-        let complaints = Arc::new(Complaints::new());
-        let strangers = Strangers::new(limits.strangers_max, Arc::clone(&complaints));
+        let (budget, complaints) = (Budget::new(&limits), Arc::new(Complaints::new()));
+        let [strangers, token_holders] = Crowd::all(&limits, &complaints);
         watchdog::start(&connections, &budget, &metrics, &live, &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
@@ -331,6 +330,7 @@ impl Builder {
             aside,
             budget,
             strangers,
+            token_holders,
             unread: parking_lot::Mutex::default(),
             write_bytes_in_flight: Arc::default(),
             reads: Reads::default(),

@@ -13,7 +13,8 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::rt::net::TcpStream;
-use actix_web::{App, HttpRequest, web};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{App, HttpRequest};
 
 use super::arrived::{Arrived, Connected, arrive};
 use super::handle::Server;
@@ -73,10 +74,25 @@ pub async fn listen_tls(
     serve(server, listeners, options, Some(tls), stop).await
 }
 
+/// Like [`listen()`], with the routes of your application beside the server's. What `docs/STRANGERS.md` says
+/// of connections then holds for your routes as well. Call [`Server::accept`] once you know who sent a request.
+pub async fn listen_beside(
+    server: Server,
+    listener: TcpListener,
+    options: Listen,
+    routes: impl Fn(&mut ServiceConfig) + Send + Sync + 'static,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listeners = vec![(listener, Mounted::Beside(Arc::new(routes)))];
+    serve(server, listeners, options, None, stop).await
+}
+
 /// What is served on a listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 enum Mounted {
     Everything,
+    /// Everything, beside the routes of an application.
+    Beside(Arc<dyn Fn(&mut ServiceConfig) + Send + Sync>),
     AllButAdmin,
     Admin,
 }
@@ -106,8 +122,8 @@ async fn serve(
                 .client_disconnect_timeout(Duration::from_secs(1))
                 .local_addr(address)
                 .on_connect_ext(|arrived: &Arrived, extensions| arrived.on_connect(extensions))
-                .upgrade(upgraded(application(&server, mounted)))
-                .finish(application(&server, mounted));
+                .upgrade(upgraded(application(&server, mounted.clone())))
+                .finish(application(&server, mounted.clone()));
             connections(&server, secure.as_ref(), http)
         };
         http = http.listen(format!("eventlog {address}"), listener, service)?;
@@ -212,6 +228,11 @@ fn application(
         Mounted::Everything => {
             server.configure(config);
             server.configure_operations(config);
+        }
+        Mounted::Beside(routes) => {
+            server.configure(config);
+            server.configure_operations(config);
+            routes(config);
         }
         Mounted::AllButAdmin => {
             server.configure(config);

@@ -1,10 +1,16 @@
 //! Shows the counters as Prometheus text.
+//!
+//! Making the text costs more than most requests, and anybody may ask for it. So while strangers wait for their turn,
+//! they get the last one again.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
+use bytes::Bytes;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -12,11 +18,12 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 use super::handle::Server;
 use crate::actors::quarantine::Aside;
 use crate::actors::session::shared::Shared;
-use crate::model::{Observed, Sequence};
+use crate::model::{Observed, RemoteId, Sequence};
 use crate::services::Auth;
 use crate::storage::{Figure, Storage};
 
@@ -26,11 +33,59 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// The media type of the older format, for tools that know no other.
 const PLAIN_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// As `OpenMetrics`, or in the older format if only that is accepted.
-pub(super) fn show(server: &Server, accept: Option<&str>) -> HttpResponse {
-    let wants_plain = accept.is_some_and(|accept| {
+/// How old a text may be that is given again.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// A text that was made.
+struct Made {
+    server: RemoteId,
+    is_plain: bool,
+    at: Instant,
+    text: Bytes,
+}
+
+impl Made {
+    fn is_for(&self, server: RemoteId, is_plain: bool, now: Instant) -> bool {
+        let is_old = now.saturating_duration_since(self.at) >= AGE_MAX;
+        (self.server, self.is_plain) == (server, is_plain) && !is_old
+    }
+}
+
+thread_local! {
+    /// The last one of this thread.
+    static LAST: RefCell<Option<Made>> = const { RefCell::new(None) };
+}
+
+/// As `OpenMetrics`, or in the older format if only that is accepted. With `may_be_old`, it may be as of a second ago.
+pub(super) fn show(server: &Server, accept: Option<&str>, may_be_old: bool) -> HttpResponse {
+    let is_plain = accept.is_some_and(|accept| {
         accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
     });
+    let mut answer = HttpResponse::Ok();
+    answer.content_type(if is_plain { PLAIN_CONTENT_TYPE } else { CONTENT_TYPE });
+    let id = server.remote_id();
+    let last = LAST.with_borrow(|last| {
+        let last =
+            last.as_ref().filter(|last| may_be_old && last.is_for(id, is_plain, Instant::now()));
+        last.map(|last| last.text.clone())
+    });
+    if let Some(text) = last {
+        return answer.body(text);
+    }
+    match text(server) {
+        Ok(text) => {
+            let text = Bytes::from(if is_plain { plain(&text) } else { text });
+            if may_be_old {
+                let (at, text) = (Instant::now(), text.clone());
+                LAST.set(Some(Made { server: id, is_plain, at, text }));
+            }
+            answer.body(text)
+        }
+        Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
+    }
+}
+
+fn text(server: &Server) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("eventlog");
     server.inner().shared.metrics.register(&mut registry);
     for (name, help, histogram) in server.inner().shared.metrics.histograms.all() {
@@ -55,13 +110,7 @@ pub(super) fn show(server: &Server, accept: Option<&str>) -> HttpResponse {
     register_auth(&*server.inner().shared.auth, &mut registry);
     register_storage(&*server.inner().storage, &mut registry);
     let mut text = String::new();
-    match encode(&mut text, &registry) {
-        Ok(()) if wants_plain => {
-            HttpResponse::Ok().content_type(PLAIN_CONTENT_TYPE).body(plain(&text))
-        }
-        Ok(()) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
-        Err(error) => HttpResponse::InternalServerError().body(format!("{error}\n")),
-    }
+    encode(&mut text, &registry).map(|()| text)
 }
 
 fn register_lag(shared: &Shared, registry: &mut Registry) {
@@ -183,8 +232,10 @@ fn register_newcomers(server: &Server, registry: &mut Registry) {
 
 fn register_strangers(shared: &Shared, registry: &mut Registry) {
     let (strangers, pushed_out, refused) = shared.strangers.counts();
+    let (admin, admin_pushed_out, admin_refused) = shared.token_holders.counts();
     let gauges = [
         ("connections_strangers", "Connections without an accepted request now", strangers),
+        ("connections_admin", "Connections over HTTP that have shown an admin token now", admin),
         ("unfinished_bytes", "Bytes of incomplete messages", shared.budget.level()),
         (
             "unfinished_waiting",
@@ -202,6 +253,16 @@ fn register_strangers(shared: &Shared, registry: &mut Registry) {
     let counters = [
         ("strangers_pushed_out", "Strangers closed to make way for others", pushed_out),
         ("strangers_refused", "Connections refused because of too many strangers", refused),
+        (
+            "admin_connections_pushed_out",
+            "Idle connections with an admin token that were closed to make way for others",
+            admin_pushed_out,
+        ),
+        (
+            "admin_connections_refused",
+            "Requests with an admin token that were refused because of too many such connections",
+            admin_refused,
+        ),
     ];
     for (name, help, value) in counters {
         let counter: Counter = Counter::default();
@@ -238,5 +299,20 @@ fn register_storage(storage: &dyn Storage, registry: &mut Registry) {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_given_again_for_a_second_and_only_as_what_it_is() {
+        let (server, text) = (RemoteId::random(), Bytes::new());
+        let at = Instant::now();
+        let made = Made { server, is_plain: true, at, text };
+        assert!(made.is_for(server, true, at));
+        assert!(!made.is_for(server, false, at) && !made.is_for(RemoteId::random(), true, at));
+        assert!(!made.is_for(server, true, at + AGE_MAX));
     }
 }

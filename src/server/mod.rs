@@ -4,6 +4,7 @@
 //! server's own, sessions on the workers of the application that mounts it. Leaves out: configuration files, signals
 //! and printing (the binary).
 
+mod accept;
 mod access;
 mod admin;
 mod admin_backup;
@@ -29,6 +30,7 @@ mod admin_tokens;
 mod admin_tokens_list;
 mod admin_trim;
 mod arrived;
+mod body;
 mod builder;
 mod caller;
 mod compacted;
@@ -46,6 +48,7 @@ mod following;
 mod grants;
 mod groups;
 mod handle;
+mod held_answers;
 mod in_process;
 mod listen;
 mod looking;
@@ -76,6 +79,7 @@ mod traces;
 mod trims;
 mod upgraded;
 mod usage;
+mod waits;
 mod watchdog;
 mod wire;
 mod wrong_peers;
@@ -90,7 +94,7 @@ pub use handle::Server;
 pub use in_process::{Changes, ClientError};
 #[cfg(feature = "tls")]
 pub use listen::listen_tls;
-pub use listen::{Listen, listen, listen_apart};
+pub use listen::{Listen, listen, listen_apart, listen_beside};
 pub use quarantine::{InQuarantine, QuarantineError};
 pub use reload::{ReloadError, Reloaded};
 pub use routes::ServedPath;

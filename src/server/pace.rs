@@ -58,6 +58,11 @@ impl Who {
     }
 }
 
+/// Whether strangers wait for their turn on this thread.
+pub(super) fn strangers_wait() -> bool {
+    PACE.with(|pace| !pace.line.borrow().is_empty())
+}
+
 /// A connection that runs when it is its turn.
 pub(super) struct Paced<F> {
     who: Who,

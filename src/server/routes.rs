@@ -14,10 +14,11 @@ use super::caller::{caller_of, is_too_long};
 use super::endpoint::Endpoint;
 use super::handle::{Inner, Server};
 use super::sever::Severable;
-use super::{metrics, pages, wrong_peers};
+use super::{metrics, pace, pages, wrong_peers};
 use crate::actors::budget::SMALL_STRANGER_BYTES;
 use crate::actors::complaints::Complaint;
 use crate::actors::connections::{Refused, Sever};
+use crate::actors::crowd::Full;
 use crate::actors::guard::guarded;
 use crate::actors::inbox::{Inbox, Notice};
 use crate::actors::session::Session;
@@ -27,7 +28,7 @@ use crate::actors::session::rpc::proofs::Proofs;
 use crate::actors::session::shared::Shared;
 use crate::actors::session::unfinished::{ReadSize, Unfinished};
 use crate::actors::session::wire::Wire;
-use crate::actors::strangers::{Full, Stranger};
+use crate::actors::strangers::Stranger;
 use crate::core::strangers::Place;
 use crate::services::{Caller, Rejected};
 
@@ -83,7 +84,9 @@ pub(super) fn configure_health(server: &Server, config: &mut ServiceConfig) {
     let ready = move || std::future::ready(readiness(&ready));
     let metrics = move |request: HttpRequest| {
         let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-        std::future::ready(metrics::show(&shown, accept))
+        let stranger = request.conn_data::<Arc<Stranger>>();
+        let is_stranger = stranger.is_some_and(|stranger| !stranger.was_accepted());
+        std::future::ready(metrics::show(&shown, accept, is_stranger && pace::strangers_wait()))
     };
     config
         .service(Endpoint::at("/healthz").get(healthy).done())
@@ -210,7 +213,7 @@ fn stranger(
         Some(stranger) if !stranger.is_accepted() => Arc::clone(stranger),
         Some(_) | None => {
             let strangers = &server.inner().shared.strangers;
-            Arc::new(strangers.enter(caller.address(), push_out.clone())?)
+            Arc::new(Stranger::enter(strangers, caller.address(), push_out.clone())?)
         }
     };
     stranger.is_session(caller.address(), caller.kept_bytes(), push_out);

@@ -7,26 +7,28 @@
 //!
 //! Keeps: a request is handed on once the one before it is answered and the answer is sent; whoever sent it, a head
 //! arrives in `handshake_timeout`, the body of an accepted client at `unfinished_rate_min`, and an answer is read at
-//! that rate over `stall_timeout`; what strangers do not read is bounded. Leaves out: the socket (`arrived`), and each
-//! WebSocket, which has limits of its own.
+//! that rate over `stall_timeout`; what clients do not read is bounded. Leaves out: the socket (`arrived`), how much of a
+//! body may come (`body`), what answers hold (`held_answers`), and each WebSocket, which has limits of its own.
 
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::arrived::HEAD_BYTES_MAX;
+use super::body::Body;
+use super::held_answers::HeldAnswers;
+use super::waits::Waits;
 use crate::actors::session::shared::Shared;
 use crate::actors::strangers::Stranger;
 use crate::core::requests::Requests;
 use crate::core::strangers::Place;
 
-/// What an answer that waits takes besides its bytes: buffers, and the request.
-const ANSWER_BYTES: usize = 8 * 1_024;
+/// How often at most a connection is noted as active.
+const ACTIVE_EVERY: Duration = Duration::from_secs(1);
 /// What actix-http sends before a body that the client waits to send. It answers nothing.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -34,7 +36,8 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) struct Talk {
     shared: Arc<Shared>,
     stranger: Arc<Stranger>,
-    place: Place,
+    /// When it was last noted as active.
+    active: Instant,
     requests: Requests,
     /// Bytes that were handed on since the last answer.
     unanswered: usize,
@@ -49,8 +52,8 @@ pub(super) struct Talk {
     is_next_due: bool,
     to_send: Waits,
     to_read: Waits,
-    /// The bytes that this connection counts for in `Shared::unread`.
-    unread: Option<usize>,
+    body: Body,
+    answers: HeldAnswers,
 }
 
 impl Talk {
@@ -63,10 +66,13 @@ impl Talk {
         let rate = limits.unfinished_rate_min;
         let to_send = Waits::new(limits.unfinished_grace, rate);
         let to_read = Waits::new(limits.stall_timeout, rate);
+        let place = Place::of(address);
+        let body = Body::new(Arc::clone(&shared), place);
+        let answers = HeldAnswers::new(Arc::clone(&shared), Arc::clone(&stranger), place);
         Self {
             shared,
             stranger,
-            place: Place::of(address),
+            active: Instant::now(),
             requests: Requests::new(),
             unanswered: 0,
             pauses: false,
@@ -76,7 +82,8 @@ impl Talk {
             is_next_due: false,
             to_send,
             to_read,
-            unread: None,
+            body,
+            answers,
         }
     }
 
@@ -110,16 +117,29 @@ impl Talk {
         std::mem::take(&mut self.pauses)
     }
 
+    /// Whether more of the body of a token holder may be read. If not, the task is woken when it may; `Ready(false)` if
+    /// it has to end.
+    pub(super) fn poll_body(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        let poll = self.body.poll_room(self.unanswered, cx);
+        if poll == Poll::Ready(false) {
+            self.shared.metrics.connections_slow.inc();
+        }
+        poll
+    }
+
     /// Returns how many of these bytes to hand on, which have arrived.
     pub(super) fn hand_on(&mut self, bytes: &[u8]) -> usize {
         let now = Instant::now();
         if !self.requests.is_begun() {
             self.began = now;
+            self.is_active(now);
         }
         let was_head = self.requests.is_head();
         let taken = self.requests.take(bytes);
         self.unanswered += taken;
         self.to_send.moves(now, taken);
+        self.answers.received(self.unanswered);
+        self.body.received(taken, self.unanswered);
         self.pauses = was_head && !self.requests.is_head() && !self.requests.is_whole();
         taken
     }
@@ -135,6 +155,7 @@ impl Talk {
         } else if self.requests.is_head() || !self.stranger.was_accepted() {
             Some(self.began + limits.handshake_timeout)
         } else {
+            self.body.waits_for_client(self.unanswered);
             self.to_send.begin(Instant::now());
             self.to_send.until()
         };
@@ -145,23 +166,40 @@ impl Talk {
         is_over
     }
 
+    /// There is no dispatcher any more: the connection becomes a WebSocket, or ends after this answer.
+    pub(super) fn leaves_dispatcher(&mut self) {
+        self.answers.buffers_are_gone();
+        self.stranger.leaves_token_holders();
+    }
+
     /// The socket took the first of `bytes`.
     pub(super) fn sent(&mut self, bytes: &[u8], count: usize) {
-        self.to_read.moves(Instant::now(), count);
+        let now = Instant::now();
+        self.is_active(now);
+        self.to_read.moves(now, count);
+        self.answers.sent(bytes.len());
         self.sends |= bytes != CONTINUE;
     }
 
     /// The socket took everything.
     pub(super) fn flushed(&mut self, cx: &Context<'_>) {
         self.to_read.over();
-        self.release();
+        if self.answers.flushed() {
+            cx.waker().wake_by_ref();
+        }
         if std::mem::take(&mut self.sends) {
             self.unanswered = 0;
+            self.body.over();
             self.answered.get_or_insert_with(Instant::now);
             if std::mem::take(&mut self.is_next_due) {
                 cx.waker().wake_by_ref();
             }
         }
+    }
+
+    /// Whether it ends once its answer is sent.
+    pub(super) const fn ends(&self) -> bool {
+        self.answers.end()
     }
 
     /// The socket takes nothing, and so many bytes wait. Fails if that is too much, or for too long.
@@ -170,13 +208,9 @@ impl Talk {
         cx: &mut Context<'_>,
         bytes: usize,
     ) -> io::Result<()> {
-        let bytes = bytes + ANSWER_BYTES;
-        if self.unread.is_none() && !self.stranger.was_accepted() {
-            if !self.shared.unread.lock().wait(self.place, bytes) {
-                self.shared.metrics.connections_stalled.inc();
-                return Err(io::Error::other("strangers do not read too many answers"));
-            }
-            self.unread = Some(bytes);
+        if !self.answers.wait(bytes) {
+            self.shared.metrics.connections_stalled.inc();
+            return Err(io::Error::other("too many answers are not read"));
         }
         self.to_read.begin(Instant::now());
         let until = self.to_read.until();
@@ -187,112 +221,10 @@ impl Talk {
         Ok(())
     }
 
-    fn release(&mut self) {
-        if let Some(bytes) = self.unread.take() {
-            self.shared.unread.lock().ends(self.place, bytes);
+    fn is_active(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.active) >= ACTIVE_EVERY {
+            self.active = now;
+            self.stranger.is_active();
         }
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-/// How long the server has waited for its client, in one direction.
-///
-/// Over each period of waiting enough bytes have to move. What the system's buffers took at once earns no time for
-/// later.
-struct Waits {
-    period: Duration,
-    /// The bytes that have to move in a period.
-    enough: u64,
-    /// Since when it waits now.
-    since: Option<Instant>,
-    /// How long it waited before, in this period.
-    before: Duration,
-    /// The bytes that have moved in it.
-    bytes: u64,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Waits {
-    fn new(period: Duration, rate: usize) -> Self {
-        let enough = period.as_millis().saturating_mul(rate as u128) / 1_000;
-        let enough = u64::try_from(enough).unwrap_or(u64::MAX).max(1);
-        Self { period, enough, since: None, before: Duration::ZERO, bytes: 0, timer: None }
-    }
-
-    fn begin(&mut self, now: Instant) {
-        self.since.get_or_insert(now);
-    }
-
-    const fn is_waiting(&self) -> bool {
-        self.since.is_some()
-    }
-
-    /// Some bytes moved.
-    fn moves(&mut self, now: Instant, bytes: usize) {
-        self.bytes += bytes as u64;
-        if let Some(since) = self.since.take() {
-            self.before += now.saturating_duration_since(since);
-        }
-        if self.bytes >= self.enough {
-            (self.bytes, self.before) = (0, Duration::ZERO);
-        }
-    }
-
-    /// There is nothing to wait for any more.
-    fn over(&mut self) {
-        (self.since, self.bytes, self.before) = (None, 0, Duration::ZERO);
-        self.timer = None;
-    }
-
-    /// When the time is up.
-    fn until(&self) -> Option<Instant> {
-        self.since?.checked_add(self.period.saturating_sub(self.before))
-    }
-
-    /// Whether it is that time. The task is woken then.
-    fn is_over(&mut self, until: Option<Instant>, cx: &mut Context<'_>) -> bool {
-        let Some(until) = until else {
-            self.timer = None;
-            return false;
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(cx).is_ready()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_waiting_counts_and_enough_bytes_earn_another_period() {
-        let began = Instant::now();
-        let after = |seconds| began + Duration::from_secs(seconds);
-        let mut waits = Waits::new(Duration::from_secs(10), 1_000);
-        assert_eq!(waits.until(), None);
-        waits.begin(began);
-        waits.begin(after(1));
-        assert_eq!(waits.until(), Some(after(10)));
-        waits.moves(after(4), 3_000);
-        // Then the server is busy for a while.
-        waits.begin(after(104));
-        assert_eq!(waits.until(), Some(after(104 + 10 - 4)));
-        waits.moves(after(109), 6_999);
-        waits.begin(after(200));
-        assert_eq!(waits.until(), Some(after(201)));
-        // Enough, and much more, which earns no more than one period.
-        waits.moves(after(200), 1_000_000);
-        waits.begin(after(300));
-        assert_eq!(waits.until(), Some(after(310)));
-        waits.over();
-        assert_eq!(waits.until(), None);
     }
 }

@@ -88,6 +88,7 @@ where
     let socket = Rc::new(RefCell::new(parts.io));
     // A copy, because the buffers must not be kept.
     let first = [&parts.read_buf[..], &socket.borrow_mut().take_held()].concat();
+    socket.borrow_mut().leaves_dispatcher();
     let first = Some(Bytes::from(first)).filter(|first| !first.is_empty());
     let size = ReadSize::new(READ_BYTES);
     let gone = Gone::default();

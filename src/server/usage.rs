@@ -50,6 +50,7 @@ impl Server {
         let shared = &self.inner().shared;
         shared.connections.set_count_max(limits.connections_max);
         shared.strangers.set(limits.strangers_max);
+        shared.token_holders.set(limits.admin_connections_max);
         shared.resolved.set_age_max(limits.registry_answer_age_max);
         shared.new_keys.set(limits.keys_max, limits.newcomers_per_minute);
         shared.new_identities.set(limits.identities_max, limits.newcomers_per_minute);

@@ -17,6 +17,9 @@ use super::handle::Server;
 use super::routes::ServedPath;
 use crate::actors::complaints::Complaint;
 
+/// Paths of this server, beside those of sessions and those below `/admin/` and `/console/`. An application may have others.
+const PAGES: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/admin", "/console"];
+
 /// Answers a plain request at the path of a WebSocket.
 pub(super) fn no_websocket(
     server: &Server,
@@ -55,7 +58,8 @@ pub(super) async fn socket_elsewhere<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse, Error> {
     let path = request.path().trim_end_matches('/');
     let mut sockets = server.inner().paths.iter().map(|path| path.as_str());
-    let is_known = request.match_pattern().is_some() || path.starts_with("/admin/");
+    let is_below = ["/admin/", "/console/"].iter().any(|above| path.starts_with(above));
+    let is_known = PAGES.contains(&path) || is_below;
     if !is_known || sockets.any(|socket| socket == path) || !asks_for_socket(request.request()) {
         return Ok(next.call(request).await?.map_into_boxed_body());
     }

@@ -50,6 +50,7 @@ mod strangers;
 mod strangers_tls;
 mod tail;
 mod tls;
+mod token_holders;
 mod tour;
 #[cfg(feature = "otel")]
 mod traces;

@@ -1,13 +1,16 @@
 //! Requests over HTTP that do not end, and answers that nobody reads.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::logged::{ADMIN, Logged};
+use super::process::command;
 use crate::support::http;
 
 /// Longer than anything here may take.
@@ -224,4 +227,85 @@ async fn a_long_answer_that_is_not_read_to_its_end_is_given_up() {
         let _ = stream.read(&mut beginning[..1]).await;
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// One whole answer, without the end of the connection.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = async {
+        while !text.ends_with(b"\r\n\r\n") {
+            text.push(stream.read_u8().await.expect("a head"));
+        }
+        let head = String::from_utf8_lossy(&text).to_lowercase();
+        let (_, length) = head.split_once("content-length: ").expect("its length");
+        let length = length.split('\r').next().expect("a line").parse().expect("a number");
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.expect("a body");
+        text.extend(body);
+    };
+    timeout(PATIENCE, read).await.expect("an answer");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Each long request, and each long answer, left a buffer of its size behind for as long as the connection was open.
+#[tokio::test]
+async fn strangers_cannot_leave_any_number_of_large_buffers_behind() {
+    const COUNT: usize = 800;
+    /// What one address may hold so.
+    const BYTES_MAX: usize = 8 * 1_024 * 1_024;
+    let (_server, address) = server("keep_alive = \"120s\"");
+    let long = format!("x: {}\r\n", "x".repeat(30_000));
+    for headers in ["", &long] {
+        let request = head("GET /metrics", headers);
+        let (mut open, mut least) = (Vec::new(), usize::MAX);
+        for _ in 0..COUNT {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            let answer = answer(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "each is answered: {answer}");
+            least = least.min(headers.len() + answer.len());
+            open.push(stream);
+        }
+        let began = Instant::now();
+        while open.len() > BYTES_MAX / least {
+            assert!(began.elapsed() < PATIENCE, "{} are open, with {least} bytes each", open.len());
+            let goes_on = |stream: &TcpStream| {
+                let read = stream.try_read(&mut [0]);
+                read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            };
+            sleep(Duration::from_millis(20)).await;
+            open.retain(goes_on);
+        }
+    }
+}
+
+/// Behind a pager, for example. The server gave the answer up, and the command ended with an error.
+#[tokio::test]
+async fn an_export_whose_reader_pauses_goes_on_where_it_was() {
+    let (server, address) = server("stall_timeout = \"2s\"");
+    let entry = format!(r#"{{"event":"E","primaryKey":"","payload":"{}"}}"#, "AAAA".repeat(50_000));
+    let body = format!(r#"{{"runHandlers":false,"entries":[{}]}}"#, vec![entry; 5].join(","));
+    let token = format!("authorization: Bearer {ADMIN}\r\n");
+    for _ in 0..40 {
+        let answer = http::request(address, "POST /admin/stores/s/entries", &token, &body).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let mut export = command(&["export", "--store", "s", "--token", ADMIN]);
+    let mut export = export.env("EVENTLOG_URL", &server.serve().url).spawn().expect("it runs");
+    let mut lines = BufReader::new(export.stdout.take().expect("a pipe")).lines();
+    assert!(lines.next().expect("a line").expect("UTF-8").starts_with(r#"{"export":"#));
+    let began = Instant::now();
+    while !http::get(address, "/metrics").await.contains("connections_stalled_total 1\n") {
+        assert!(began.elapsed() < PATIENCE, "it is open");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let mut sequences = Vec::new();
+    for line in lines {
+        let line: Value = serde_json::from_str(&line.expect("UTF-8")).expect("JSON");
+        sequences.extend(line["sequence"].as_u64());
+    }
+    let ended = export.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && said.contains("going on at sequence "), "{said}");
+    assert!(sequences.into_iter().eq(1..=200));
 }

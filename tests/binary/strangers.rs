@@ -26,7 +26,7 @@ use crate::support::{batch, entry, key};
 /// What any kind of them may cost, not counting kernel memory.
 const BYTES_MAX: u64 = 64 * 1_024 * 1_024;
 
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "silent",
     "half-line",
     "slow-headers",
@@ -42,6 +42,7 @@ const KINDS: [&str; 15] = [
     "refused",
     "body",
     "unread",
+    "long-request",
 ];
 
 #[test]

@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
-use actix_web::{App, HttpServer, rt, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt, web};
+use eventlog_server::model::Limits;
 use eventlog_server::protocol::msgpack::ErrorCode;
 use eventlog_server::protocol::rpc;
-use eventlog_server::server::{Server, on_connect};
+use eventlog_server::server::{Listen, Server, listen_beside, on_connect};
 use eventlog_server::storage::sled::{Database, DatabaseOptions};
+use futures_util::future::OptionFuture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::support::rpc::{RpcSocket, framed_entry, identity};
 use crate::support::server::in_memory;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, http, key, store};
+
+const MIB: usize = 1_024 * 1_024;
 
 #[path = "../../examples/embed.rs"]
 mod embed;
@@ -148,4 +154,57 @@ async fn ending_the_application_as_documented_closes_live_sockets_with_1001_at_o
     }
     let end = tokio::time::timeout(Duration::from_secs(20), end).await;
     end.expect("before actix gives them up").expect("no panic");
+}
+
+/// An application's own `HttpServer` bounds none of this.
+#[tokio::test]
+async fn routes_beside_the_servers_have_its_bounds() {
+    let limits = Limits { handshake_timeout: Duration::from_secs(1), ..Limits::default() };
+    let server = in_memory().limits(limits).start().expect("it starts");
+    server.assign(key("alice"), store("team")).await.expect("assigned");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let thread = std::thread::spawn(move || {
+        let accepting = server.clone();
+        let upload = move |request: HttpRequest, body: web::Payload| {
+            let is_known = request.headers().contains_key("x-user") && accepting.accept(&request);
+            async move {
+                let body = is_known.then_some(body);
+                match OptionFuture::from(body.map(|body| body.to_bytes_limited(MIB))).await {
+                    Some(Ok(Ok(body))) => HttpResponse::Ok().body(body.len().to_string()),
+                    Some(_) => HttpResponse::BadRequest().finish(),
+                    None => HttpResponse::Unauthorized().finish(),
+                }
+            }
+        };
+        let routes = move |config: &mut web::ServiceConfig| {
+            config.route("/upload", web::post().to(upload.clone()));
+        };
+        let options = Listen { workers: 1, shutdown_timeout: Duration::from_secs(5) };
+        let stopped = async { drop(stopped.await) };
+        rt::System::new().block_on(listen_beside(server, listener, options, routes, stopped))
+    });
+    let body = "x".repeat(300_000);
+    let known = http::request(address, "POST /upload", "x-user: alice\r\n", &body).await;
+    assert!(known.starts_with("HTTP/1.1 200 ") && known.ends_with("300000"), "{known}");
+    let stranger = http::request(address, "POST /upload", "", "").await;
+    assert!(stranger.starts_with("HTTP/1.1 401 "), "{stranger}");
+    let mut client = Socket::connect(&format!("ws://{address}/eventlog")).await;
+    client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
+    assert_eq!(client.next_ack().await, (1, vec![1]));
+    // A head, or the body of a stranger, that does not end.
+    for begun in
+        ["POST /upload HTT", "POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx"]
+    {
+        let mut slow = TcpStream::connect(address).await.expect("a connection");
+        slow.write_all(begun.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        let ended = slow.read_to_end(&mut answer);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        assert!(ended.is_ok(), "it is closed");
+    }
+    stop.send(()).expect("it runs");
+    assert_eq!(client.close_code().await, Some(1001));
+    thread.join().expect("no panic").expect("it served");
 }

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::actors::budget::Budget;
 use crate::actors::complaints::Complaints;
 use crate::actors::connections::Connections;
+use crate::actors::crowd::Crowd;
 use crate::actors::guesses::Guesses;
 use crate::actors::limits::LiveLimits;
 use crate::actors::metrics::Metrics;
@@ -21,8 +22,7 @@ use crate::actors::session::ahead::Ahead;
 use crate::actors::session::clock::Clock;
 use crate::actors::spill::Spill;
 use crate::actors::stores::Stores;
-use crate::actors::strangers::Strangers;
-use crate::core::unread::Unread;
+use crate::core::unread::Unreads;
 use crate::model::{Limits, PublicKey, RemoteId, Sequence, StoreId};
 use crate::processing::compaction::Compaction;
 use crate::services::identities::{BindPolicy, Identities};
@@ -66,9 +66,11 @@ pub(crate) struct Shared {
     pub(crate) reads: Reads,
     /// How much incomplete input connections may hold.
     pub(crate) budget: Arc<Budget>,
-    pub(crate) strangers: Arc<Strangers>,
-    /// Answers over HTTP that strangers do not read.
-    pub(crate) unread: Mutex<Unread>,
+    pub(crate) strangers: Arc<Crowd>,
+    /// The connections over HTTP that have shown an admin token.
+    pub(crate) token_holders: Arc<Crowd>,
+    /// What answers over HTTP hold.
+    pub(crate) unread: Mutex<Unreads>,
     /// Bytes of all unanswered writes.
     pub(crate) write_bytes_in_flight: Arc<AtomicUsize>,
 }

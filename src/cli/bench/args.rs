@@ -282,6 +282,12 @@ pub(super) struct FairArgs {
     /// What strangers send.
     #[arg(long, value_enum, default_value_t = Kind::Silent)]
     pub(super) kind: Kind,
+    /// Seconds until a stranger that sends something again and again does so again.
+    #[arg(long, default_value = "0.02", value_parser = some_seconds)]
+    pub(super) every: Duration,
+    /// Measure also beside the same strangers at another server: what the machine alone makes of them.
+    #[arg(long, conflicts_with = "url")]
+    pub(super) control: bool,
     /// Entries to catch up on.
     #[arg(long, default_value_t = 1_000_000)]
     pub(super) count: u64,

@@ -88,12 +88,17 @@ pub(super) enum ExportError {
     #[error("there is no store {0:?}")]
     NoSuchStore(StoreId),
     /// The server stopped in the middle.
-    #[error("the server stopped in the middle of store {store:?}: {cause}")]
+    #[error(
+        "the server stopped in the middle of store {store:?}: {cause}; the same command continues a file of --out, and \
+         --store {store} --from {next} continues anything else"
+    )]
     Cut {
         /// The store.
         store: StoreId,
         /// What showed that.
         cause: String,
+        /// The next sequence.
+        next: Sequence,
     },
     /// The server's answer could not be understood.
     #[error("the server gave an unexpected answer")]

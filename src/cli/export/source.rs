@@ -168,20 +168,65 @@ fn of_running(
     wanted: &Selection,
     put: Put<'_>,
 ) -> Result<(), ExportError> {
-    let mut lines = lines(admin, store, wanted)?;
-    let cut = |cause: String| ExportError::Cut { store: store.clone(), cause };
-    let mut line = String::new();
+    let mut wanted = wanted.clone();
+    let mut earlier = None;
     loop {
+        let began = wanted.from;
+        let cut = |cause, next| ExportError::Cut { store: store.clone(), cause, next };
+        let cause = match (one_answer(admin, store, &mut wanted, put), earlier) {
+            (Ok(Ended::Whole), _) => return Ok(()),
+            (Ok(Ended::Cut(cause)), _) => cause,
+            (Err(ExportError::Place(_)), Some(cause)) => return Err(cut(cause, began)),
+            (Err(error), _) => return Err(error),
+        };
+        // For example, because the reader of the output paused, and the server does not wait that long.
+        if wanted.from == began {
+            return Err(cut(cause, began));
+        }
+        let next = wanted.from;
+        eprintln!("store {store:?}: the connection ended ({cause}); going on at sequence {next}");
+        earlier = Some(cause);
+    }
+}
+
+/// How an answer ended.
+enum Ended {
+    Whole,
+    /// Before its last line, for this reason.
+    Cut(String),
+}
+
+/// Passes on the whole lines of one answer. From then on, what comes behind them is `wanted`.
+fn one_answer(
+    admin: &Admin,
+    store: &StoreId,
+    wanted: &mut Selection,
+    put: Put<'_>,
+) -> Result<Ended, ExportError> {
+    let mut lines = lines(admin, store, wanted)?;
+    let (mut line, mut last) = (String::new(), String::new());
+    let ended = loop {
         line.clear();
-        let read = lines.read_line(&mut line).map_err(|error| cut(error.to_string()))?;
-        if read == 0 || !line.ends_with('\n') {
-            return Err(cut("the rest of the answer is missing".to_owned()));
+        match lines.read_line(&mut line) {
+            Ok(_) if line.ends_with('\n') => {}
+            Ok(_) => break Ended::Cut("the rest of the answer is missing".to_owned()),
+            Err(error) => break Ended::Cut(error.to_string()),
         }
         put(&line)?;
         if line.starts_with("{\"end\":") {
-            return Ok(());
+            return Ok(Ended::Whole);
         }
+        if is_entry(&line) {
+            // Only the sequence of the last one matters.
+            std::mem::swap(&mut line, &mut last);
+        }
+    };
+    if let Ok(Line::Entry(entry)) = Line::parse(&last)
+        && let Some(sequence) = entry.sequence
+    {
+        wanted.from = sequence.next();
     }
+    Ok(ended)
 }
 
 fn of_stopped(

@@ -180,6 +180,8 @@ pub(super) fn configure(server: &Server, config: &mut ServiceConfig) {
     let show = move |request: HttpRequest| std::future::ready(show(&showing, &request));
     let end = move |request: HttpRequest| std::future::ready(end(&ending, &request));
     let session = web::resource("/console/session")
+        // Nobody is known yet.
+        .app_data(web::PayloadConfig::new(BODY_MAX))
         .route(web::get().to(show))
         .route(web::post().to(begin))
         .route(web::delete().to(end));

@@ -2,6 +2,8 @@
 //!
 //! Leaves out: when they send it (`strangers`).
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use clap::ValueEnum;
 use eventlog_server::model::{PublicKey, RemoteId};
@@ -41,6 +43,8 @@ pub(in crate::cli::bench) enum Kind {
     Body,
     /// Many requests at once, whose answers they do not read.
     Unread,
+    /// A request of 30 kB, whose answer they read; and then nothing.
+    LongRequest,
 }
 
 /// What a client of this kind sends.
@@ -49,12 +53,14 @@ pub(super) struct Script {
     pub(super) first: Vec<u8>,
     /// Sent repeatedly from then on.
     pub(super) again: Vec<u8>,
+    /// After this time each.
+    pub(super) every: Duration,
     /// Whether it reads what it is answered.
     pub(super) reads: bool,
 }
 
 impl Kind {
-    pub(super) fn script(self) -> Script {
+    pub(super) fn script(self, every: Duration) -> Script {
         let (first, again) = match self {
             Self::Silent => (Vec::new(), Vec::new()),
             Self::HalfLine => (b"GET /event".to_vec(), Vec::new()),
@@ -88,9 +94,13 @@ impl Kind {
                 let head = b"GET /healthz HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nfffff\r\n";
                 (head.to_vec(), b"x".to_vec())
             }
+            Self::LongRequest => {
+                let head = b"GET /metrics HTTP/1.1\r\nhost: x\r\nx: ";
+                ([&head[..], &b"x".repeat(30_000), b"\r\n\r\n"].concat(), Vec::new())
+            }
             Self::Unread => (b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(800), Vec::new()),
         };
-        Script { first, again, reads: self != Self::Unread }
+        Script { first, again, every, reads: self != Self::Unread }
     }
 }
 

@@ -41,8 +41,6 @@ const WRITES_A_SECOND: f64 = 400.0;
 const NEWCOMER_EVERY: Duration = Duration::from_millis(50);
 /// How many strangers come from each address, which does not have ports for very many.
 const AN_ADDRESS: usize = 2_500;
-/// How often each of them sends more.
-const SEND_EVERY: Duration = Duration::from_millis(20);
 /// When one that was cut off comes back.
 const BACK_AFTER: Duration = Duration::from_secs(1);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
@@ -64,8 +62,15 @@ pub(super) async fn run(args: &FairArgs, count: usize) -> io::Result<bool> {
     let newcomer = keys.split_off(OTHERS);
     let others = Others { target: &target, keys, newcomer, time: args.time };
     others.measure(&mut report, ["alone", "newcomers_alone"]).await?;
+    if args.control {
+        let elsewhere = Target::open(&args.target)?;
+        let strangers = Strangers::start(elsewhere.addr, args.kind.script(args.every), count)?;
+        strangers.all_there(&mut report).await;
+        others.measure(&mut report, ["control", "newcomers_control"]).await?;
+        strangers.stop()?;
+    }
     let before = target.usages()[0].unwrap_or_default();
-    let strangers = Strangers::start(target.addr, args.kind.script(), count)?;
+    let strangers = Strangers::start(target.addr, args.kind.script(args.every), count)?;
     strangers.all_there(&mut report).await;
     let beside = others.measure(&mut report, ["acknowledged", "newcomers"]).await?;
     let usage = target.usages()[0].unwrap_or_default();
@@ -230,7 +235,7 @@ async fn send(stream: TcpStream, script: &Script, over: &AtomicBool, coming: Opt
         drop(coming.take());
         while !script.again.is_empty() {
             write.write_all(&script.again).await?;
-            sleep(SEND_EVERY).await;
+            sleep(script.every).await;
         }
         std::future::pending::<io::Result<()>>().await
     };
