@@ -277,10 +277,4 @@ async fn objects_of_a_bucket_are_written_again_and_the_old_ones_go() {
         let (_, said) = place.verify(Some(&server), &["--backups", &to]);
         assert!(said.contains(&format!("bucket {to} keeps what is removed")), "{said}");
     }
-    let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
-                <Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
-    let put = http::request(s3.address, "PUT /locked?object-lock", "", lock).await;
-    assert!(put.contains("200 "), "{put}");
-    let (_, said) = place.verify(Some(&server), &["--backups", "s3://locked/other"]);
-    assert!(said.contains("object lock is on, COMPLIANCE for 30 days"), "{said}");
 }
