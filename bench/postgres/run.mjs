@@ -227,21 +227,23 @@ const scenarios = {
   },
   nodes: async () => {
     const costs = []
-    for (const count of [1, 2]) {
+    // One node; two that share its load; two that have its load each. Each node uses its own stores.
+    for (const [count, connections] of [[1, 8], [2, 4], [2, 8]]) {
       const database = freshDatabase()
       const nodes = []
       for (let n = 0; n < count; n++) nodes.push(await ours(database, false))
       await new Promise((resolve) => setTimeout(resolve, 7_000))
       const before = cpuOf(postmaster())
-      // The same total load; each half uses its own stores.
-      const args = ["--admin-token", TOKEN, "--stores", "2", "--connections", String(8 / count), "--warm-up", "0", ...during]
+      const args = ["--admin-token", TOKEN, "--stores", "2", "--connections", String(connections), "--warm-up", "0", ...during]
       const reports = await Promise.all(nodes.map((node) => load("write", node, args)))
       const entries = reports.reduce((sum, report) => sum + acknowledged(report) * report.seconds, 0)
       costs.push([((cpuOf(postmaster()) - before) / entries) * 1e6, entries / Number(options.seconds)])
       await stopAll()
     }
-    const [[one, rate], [two, rates]] = costs
-    say("CPU of PostgreSQL for an entry, one node and two on different stores", `${one.toFixed(1)} µs at ${number(rate)}/s`, `${two.toFixed(1)} µs at ${number(rates)}/s`, (two / one).toFixed(2))
+    const cost = ([cpu, rate]) => `${cpu.toFixed(1)} µs at ${number(rate)}/s`
+    const [[one], ...two] = costs
+    const ratios = two.map(([cpu]) => (cpu / one).toFixed(2))
+    say("CPU of PostgreSQL for an entry: one node, two that share its load, two with as much each", ...costs.map(cost), ratios.join(", "))
   }
 }
 
