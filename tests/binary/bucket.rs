@@ -196,3 +196,18 @@ async fn a_bucket_that_is_not_there_costs_no_write_and_is_caught_up_with() {
     comes_to(place.address(), "eventlog_storage_shipping_fails", 0).await;
     has_all(s3.address, place.directory.path(), 60, &[]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_never_answers_does_not_hold_up_the_end() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut place = Place::new(silent.local_addr().expect("an address"));
+    place.write(0, 1).await;
+    // A request that waits for its answer.
+    let asking = silent.accept().expect("a request");
+    let server = place.server.take().expect("it runs");
+    let begun = Instant::now();
+    tokio::task::spawn_blocking(move || server.end(Signal::TERM)).await.expect("it ended");
+    // A request alone waits for half a minute, and there are several.
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    drop(asking);
+}

@@ -26,6 +26,8 @@ use object_store::{
     Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(super) use fetch::{FetchError, Shipped, fetch, generations};
 pub(super) use kept::Kept;
@@ -42,11 +44,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the stream of an object may pause while it is read.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// When a process that ends gives up its requests, once that is known.
+pub(super) type Until = watch::Receiver<Option<Instant>>;
+
 /// A bucket, below a prefix. Each call blocks.
 pub(super) struct Bucket {
     runtime: Runtime,
     store: AmazonS3,
     address: BucketAddress,
+    /// When requests are given up, however long they may take otherwise. See [`Bucket::until`].
+    until: Option<Until>,
 }
 
 /// An object.
@@ -65,6 +72,17 @@ pub(super) struct Object {
 pub(super) struct BucketError {
     address: BucketAddress,
     cause: String,
+}
+
+/// Waits until the moment that is sent here.
+async fn passed(until: Option<Until>) {
+    if let Some(mut until) = until
+        && let Ok(end) = until.wait_for(Option::is_some).await.map(|end| *end)
+        && let Some(end) = end
+    {
+        return tokio::time::sleep_until(end).await;
+    }
+    std::future::pending::<()>().await;
 }
 
 impl Bucket {
@@ -92,7 +110,12 @@ impl Bucket {
             }
         }
         let store = builder.build().map_err(|error| failed(said(&error)))?;
-        Ok(Self { runtime, store, address: address.clone() })
+        Ok(Self { runtime, store, address: address.clone(), until: None })
+    }
+
+    /// Requests fail at the moment that is sent to `until`, also those that wait then.
+    pub(super) fn until(self, until: Until) -> Self {
+        Self { until: Some(until), ..self }
     }
 
     fn path(&self, name: &str) -> ObjectPath {
@@ -109,8 +132,14 @@ impl Bucket {
         &self,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Error>, BucketError> {
-        let timed = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await });
-        timed.map_err(|_| self.failed(format!("it did not answer within {PATIENCE:?}")))
+        let late = || self.failed(format!("it did not answer within {PATIENCE:?}"));
+        let given_up = || self.failed("it did not answer before this process ended".to_owned());
+        self.runtime.block_on(async {
+            tokio::select! {
+                timed = tokio::time::timeout(PATIENCE, work) => timed.map_err(|_| late()),
+                () = passed(self.until.clone()) => Err(given_up()),
+            }
+        })
     }
 
     /// The objects in `folder`, or all of them.

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use eventlog_server::storage::sled::Database;
 use eventlog_server::storage::{SnapshotFile, StorageError};
+use tokio::sync::watch;
 
-use crate::cli::bucket::{Bucket, BucketError, Kept, ShipError, Shipper, names_here};
+use crate::cli::bucket::{Bucket, BucketError, Kept, ShipError, Shipper, Until, names_here};
 use crate::config::ShippingPlan;
 
 /// How often a lasting failure is logged again.
@@ -21,9 +22,13 @@ const SAID_EVERY: Duration = Duration::from_secs(60);
 /// How often the bucket is asked whether it keeps what is removed.
 const ASKED_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The running thread. When this is dropped, the thread ends after a last round.
+/// How long the end of the process waits for the bucket. What is not there then is shipped after the next start.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// The running thread. When this is dropped, the thread ends after a last round, which takes `END_MAX` or a little more.
 pub(super) struct Shipping {
     stop: Option<Sender<()>>,
+    until: watch::Sender<Option<tokio::time::Instant>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -42,6 +47,8 @@ enum Failed {
 
 struct Rounds {
     plan: ShippingPlan,
+    /// When the bucket is not waited for any more.
+    until: Until,
     database: Database,
     /// For tails, one at a time.
     folder: PathBuf,
@@ -60,7 +67,8 @@ impl Shipping {
         database: &Database,
         data_dir: &Path,
     ) -> io::Result<Self> {
-        let Some(plan) = plan.cloned() else { return Ok(Self { stop: None, thread: None }) };
+        let (until, ends) = watch::channel(None);
+        let Some(plan) = plan.cloned() else { return Ok(Self { stop: None, until, thread: None }) };
         let folder = data_dir.join("shipping");
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -75,8 +83,16 @@ impl Shipping {
         let (stop, stopped) = channel();
         let every = plan.every;
         let (database, shipper) = (database.clone(), None);
-        let mut rounds =
-            Rounds { plan, database, folder, shipper, asked: None, done: None, said: None };
+        let mut rounds = Rounds {
+            plan,
+            until: ends,
+            database,
+            folder,
+            shipper,
+            asked: None,
+            done: None,
+            said: None,
+        };
         let thread = std::thread::Builder::new().name("shipping".to_owned()).spawn(move || {
             loop {
                 rounds.go();
@@ -85,12 +101,13 @@ impl Shipping {
                 }
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), until, thread: Some(thread) })
     }
 }
 
 impl Drop for Shipping {
     fn drop(&mut self) {
+        self.until.send_replace(Some((now() + END_MAX).into()));
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // If the thread panicked, nothing more is shipped, and its figure shows that.
@@ -144,7 +161,7 @@ impl Rounds {
         let snapshot = self.database.archived()?;
         let mut shipper = match self.shipper.take() {
             Some(shipper) => shipper,
-            None => Shipper::new(Bucket::open(&self.plan.to)?),
+            None => Shipper::new(Bucket::open(&self.plan.to)?.until(self.until.clone())),
         };
         let shipped = shipper.files(&snapshot, SnapshotFile::open);
         // What it knows of the bucket stays true.
