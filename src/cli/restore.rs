@@ -138,6 +138,10 @@ fn explain(error: &BackupError) -> String {
             moment(held.last),
             timestamp(held.made_millis)
         ),
+        BackupError::NewestDamaged { before, .. } => format!(
+            "{error}. `--generation {} --until {}` restores that one",
+            before.generation, before.last.position
+        ),
         error => error.to_string(),
     };
     format!("nothing was restored: {why}")

@@ -16,7 +16,9 @@ use crate::support::socket::Socket;
 fn list(from: &Path) -> Vec<String> {
     let mut command = binary();
     command.args(["restore", "--list", "--from"]).arg(from);
-    let said = well(&command.output().expect("it runs"));
+    let ended = command.output().expect("it runs");
+    well(&ended);
+    let said = String::from_utf8(ended.stdout).expect("UTF-8");
     let mut lines = said.lines();
     let mut generations = Vec::new();
     while let Some(line) = lines.next() {
@@ -166,4 +168,47 @@ async fn a_directory_of_a_server_that_was_killed_is_verified_with_its_log() {
     drop(serve(&data, ""));
     let said = verify();
     assert!(said.contains("12 entries"), "{said}");
+}
+
+/// One damaged manifest made all backups in its folder unusable.
+#[tokio::test]
+async fn a_damaged_manifest_costs_its_own_backup_only_and_nobody_gets_an_older_one_unasked() {
+    let directory = tempdir().expect("a directory");
+    let backups = directory.path().join("backups");
+    let server = serve(&directory.path().join("data"), "");
+    let (mut device, mut history) = (Device::new("alice"), History::default());
+    for _ in 0..2 {
+        let mut socket = Socket::connect(&server.url).await;
+        device.write(&mut socket, 3, &mut history).await;
+        well(&backup(&server, &backups).output().expect("it runs"));
+    }
+    let generation = generation_in(&list(&backups)[0]);
+    let manifests = || {
+        let files = std::fs::read_dir(backups.join(&generation)).expect("a folder");
+        let paths = files.map(|file| file.expect("a file").path());
+        let mut found: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|end| end == "manifest")).collect();
+        found.sort();
+        found
+    };
+    let newest = manifests().pop().expect("two");
+    let file = std::fs::File::options().write(true).open(&newest).expect("a file");
+    file.set_len(100).expect("cut");
+    let name = newest.file_name().expect("a name").to_str().expect("UTF-8");
+    let listed = list(&backups);
+    assert!(listed.len() == 1 && listed[0].contains("1 backup,"), "{listed:?}");
+    let target = directory.path().join("target");
+    let said = refused(restore(&backups, &target));
+    assert!(said.contains(name) && said.contains("--until ") && !target.exists(), "{said}");
+    let number = said.split("--until ").nth(1).expect("a number").split('`').next();
+    let mut older = restore(&backups, &target);
+    let said = well(&older.args(["--until", number.expect("a number")]).output().expect("it runs"));
+    assert!(said.contains(name) && said.contains("restored up to change"), "{said}");
+    // Removing surplus backups goes on, and so does making them.
+    let mut another = backup(&server, &backups);
+    device.write(&mut Socket::connect(&server.url).await, 1, &mut history).await;
+    well(&another.args(["--keep", "2"]).output().expect("it runs"));
+    well(&backup(&server, &backups).args(["--keep", "1"]).output().expect("it runs"));
+    assert_eq!(manifests().len(), 1);
+    well(&restore(&backups, &directory.path().join("whole")).output().expect("it runs"));
 }

@@ -45,6 +45,20 @@ pub enum BackupError {
         /// What is wrong.
         finding: String,
     },
+    /// The newest backup is damaged, and an older one was not asked for.
+    #[error(
+        "the newest backup is damaged: {}: {finding}. The newest one that can be used ends with change {}: remove this file if that is \
+         enough, or make another backup",
+        path.display(), before.last.position
+    )]
+    NewestDamaged {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        finding: String,
+        /// The generation of the newest backup that can be used.
+        before: Box<Held>,
+    },
     /// There is no backup.
     #[error("{} holds no backup", path.display())]
     None {
@@ -157,7 +171,15 @@ impl Backups {
         sync_folder(&folder).map_err(failed)?;
         let mut needed = BTreeSet::new();
         for path in manifests {
-            needed.extend(Manifest::read(&path)?.files.into_iter().map(|file| file.name));
+            match Manifest::read(&path) {
+                Ok(manifest) => needed.extend(manifest.files.into_iter().map(|file| file.name)),
+                // Nothing says what it needs. It is one of the surplus later.
+                Err(error @ BackupError::Damaged { .. }) => {
+                    log::warn!("{error}: until it is removed, files that no backup needs are kept");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -171,28 +193,12 @@ impl Backups {
         Ok(())
     }
 
-    /// All backups, with the latest at the end. An error if one cannot be read.
-    pub(super) fn all(&self) -> Result<Vec<Manifest>, BackupError> {
-        let failed = |cause| BackupError::io(&self.folder, cause);
-        let mut all = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.is_dir() {
-                for manifest in manifests_in(&path)? {
-                    all.push(Manifest::read(&manifest)?);
-                }
-            }
-        }
-        all.sort_by_key(|manifest| (manifest.made_millis, manifest.position));
-        Ok(all)
-    }
-
-    /// The latest backup. `None` if there is none. An error if one cannot be read.
+    /// The latest backup that can be used. `None` if there is none. An error if the folder cannot be read.
     pub fn newest(&self) -> Result<Option<Manifest>, BackupError> {
         if !self.folder.is_dir() {
             return Ok(None);
         }
-        Ok(self.all()?.pop())
+        Ok(self.all()?.whole.pop())
     }
 
     /// Records that a directory is made from a backup. Returns its number within this generation, counted from 1: each
@@ -311,7 +317,7 @@ fn known_files(folder: &Path) -> Result<BTreeMap<String, ManifestFile>, BackupEr
 }
 
 /// The manifests in a folder, by position.
-fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
+pub(super) fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
     let failed = |cause| BackupError::io(folder, cause);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

@@ -56,7 +56,7 @@ impl Held {
 impl Backups {
     /// The backups of each generation. The generation with the newest backup comes last.
     pub fn held(&self) -> Result<Vec<Held>, BackupError> {
-        Ok(held(self, &self.all()?))
+        Ok(held(self, &self.all()?.whole))
     }
 
     /// Whether there are backups of servers that the server of this backup does not continue.

@@ -13,6 +13,7 @@
 
 mod folder;
 mod held;
+mod listed;
 mod manifest;
 mod pack;
 mod restore;

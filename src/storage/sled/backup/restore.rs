@@ -67,9 +67,13 @@ pub(in crate::storage::sled) struct Plan {
 
 /// Finds the newest backup in `from` that contains what is wanted.
 pub(in crate::storage::sled) fn plan(from: &Backups, wanted: &Wanted) -> Result<Plan, BackupError> {
-    let all = from.all()?;
-    let held = held::held(from, &all);
+    let listed = from.all()?;
+    let all = &listed.whole;
+    let held = held::held(from, all);
     let chosen = held::choose(&held, wanted.generation.as_deref())?;
+    if wanted.until.is_none() || chosen.is_none() {
+        listed.newest_is_whole(chosen, wanted.generation.is_some())?;
+    }
     let chosen = chosen.ok_or_else(|| BackupError::None { path: from.path().to_owned() })?;
     let all = all.iter().filter(|manifest| manifest.generation == chosen.generation);
     let (manifest, end) = choose(from, all, chosen, wanted.until)?.ok_or_else(|| {
