@@ -211,3 +211,31 @@ async fn a_bucket_that_never_answers_does_not_hold_up_the_end() {
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     drop(asking);
 }
+
+/// The second one noticed nothing until it had something to ship itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_server_notices_that_a_copy_of_its_directory_is_served_elsewhere() {
+    let Some(s3) = S3::start(free_port()).await else { return };
+    let mut quiet = Place::new(s3.address);
+    quiet.write(0, 20).await;
+    has_all(s3.address, quiet.directory.path(), 20, &[]);
+    assert_eq!(quiet.server.take().expect("it runs").end(Signal::TERM), Some(0));
+    let mut copy = Place::new(s3.address);
+    assert_eq!(copy.server.take().expect("it runs").end(Signal::TERM), Some(0));
+    let (from, to) = (quiet.path("data"), copy.path("data"));
+    std::fs::remove_dir_all(&to).expect("removed");
+    let copied = std::process::Command::new("cp").arg("-a").arg(&from).arg(&to).status();
+    assert!(copied.expect("cp").success());
+    quiet.start();
+    comes_to(quiet.address(), "eventlog_storage_shipping_fails", 0).await;
+    // What `backup` brings there is no copy's.
+    let mut backup = command(&["backup", "--url", quiet.url(), "--token", TOKEN]);
+    backup.args(["--to", &format!("s3://{BUCKET}/all/of-it")]);
+    at(&mut backup, s3.address);
+    let ended = backup.output().expect("it runs");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    copy.start();
+    copy.write(20, 30).await;
+    comes_to(quiet.address(), "eventlog_storage_shipping_fails", 1).await;
+    assert!(quiet.log().contains("a copy of the directory is served elsewhere"));
+}

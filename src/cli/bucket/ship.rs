@@ -20,6 +20,8 @@ pub(in crate::cli) struct Shipper {
     files: BTreeMap<String, u64>,
     /// The tails: first and last change.
     tails: Vec<(u64, u64)>,
+    /// Objects that may be there or not, since writing them failed.
+    tried: BTreeSet<String>,
 }
 
 /// What was shipped.
@@ -48,7 +50,7 @@ pub(in crate::cli) enum ShipError {
     /// Another object has the name.
     #[error(
         "the bucket has another {0} of this directory: a copy of the directory is served elsewhere, and writes to the same bucket. Stop \
-         one of the two, and run `eventlog-server heal` on it if it is to go on"
+         one of the two, and run `eventlog-server heal --data-dir DIR` on it if it is to go on"
     )]
     Another(String),
 }
@@ -56,7 +58,8 @@ pub(in crate::cli) enum ShipError {
 impl Shipper {
     /// Ships to this bucket.
     pub(in crate::cli) const fn new(bucket: Bucket) -> Self {
-        Self { bucket, generation: None, files: BTreeMap::new(), tails: Vec::new() }
+        let tried = BTreeSet::new();
+        Self { bucket, generation: None, files: BTreeMap::new(), tails: Vec::new(), tried }
     }
 
     /// Ships all files of `snapshot`, which `open` opens.
@@ -136,6 +139,26 @@ impl Shipper {
         Ok(())
     }
 
+    /// Looks whether the bucket has files or tails of the directory that this has neither written nor found at its beginning: somebody else
+    /// writes them. Costs one listing.
+    pub(in crate::cli) fn nobody_else_writes(&self) -> Result<(), ShipError> {
+        let Some(folder) = &self.generation else { return Ok(()) };
+        for object in self.bucket.list(Some(folder))? {
+            let Some(name) = object.name.strip_prefix(&format!("{folder}/")) else { continue };
+            let is_known = match parse_tail(name) {
+                Some(tail) => self.tails.contains(&tail),
+                None if number_and_kind(name).is_some() || is_ledger(name) => {
+                    self.files.get(name) == Some(&object.bytes)
+                }
+                None => true,
+            };
+            if !is_known && !self.tried.contains(&object.name) {
+                return Err(ShipError::Another(object.name));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the bucket keeps what is removed from it.
     pub(in crate::cli) fn keeps_what_is_removed(&self) -> Result<Kept, BucketError> {
         self.bucket.keeps_what_is_removed()
@@ -171,6 +194,18 @@ impl Shipper {
 
     /// Writes an object, unless it already exists with the same content.
     fn put<R: Read>(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        open: impl FnMut() -> io::Result<R>,
+    ) -> Result<(), ShipError> {
+        self.tried.insert(name.to_owned());
+        self.put_once(name, bytes, open)?;
+        self.tried.remove(name);
+        Ok(())
+    }
+
+    fn put_once<R: Read>(
         &self,
         name: &str,
         bytes: u64,

@@ -21,7 +21,8 @@ use crate::config::ShippingPlan;
 const SAID_EVERY: Duration = Duration::from_secs(60);
 /// How often the bucket is asked whether it keeps what is removed.
 const ASKED_EVERY: Duration = Duration::from_secs(3_600);
-
+/// How often it is looked whether somebody else writes to the bucket. More often, each 30 rounds, if `ship_every` is short.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long the end of the process waits for the bucket. What is not there then is shipped after the next start.
 const END_MAX: Duration = Duration::from_secs(5);
 
@@ -58,6 +59,8 @@ struct Rounds {
     /// Up to this change everything is there, with so many files written again.
     done: Option<(u64, u64)>,
     said: Option<Instant>,
+    /// When it was last looked whether somebody else writes to the bucket, and nobody did.
+    looked: Option<Instant>,
 }
 
 impl Shipping {
@@ -92,6 +95,7 @@ impl Shipping {
             asked: None,
             done: None,
             said: None,
+            looked: None,
         };
         let thread = std::thread::Builder::new().name("shipping".to_owned()).spawn(move || {
             loop {
@@ -120,10 +124,8 @@ impl Rounds {
     fn go(&mut self) {
         let (position, begun) = (self.database.position(), now_millis());
         let position = (position, self.database.rewritten());
-        if self.done == Some(position) {
-            return self.database.note_shipped(Some(begun));
-        }
-        match self.round() {
+        let round = if self.done == Some(position) { Ok(()) } else { self.round() };
+        match round.and_then(|()| self.look_twice()) {
             Ok(()) => {
                 self.done = Some(position);
                 self.database.note_shipped(Some(begun));
@@ -139,6 +141,29 @@ impl Rounds {
                 }
             }
         }
+    }
+
+    /// What `backup` brought there of this directory is known after a round.
+    fn look_twice(&mut self) -> Result<(), Failed> {
+        match self.look() {
+            Err(Failed::Ship(ShipError::Another(_))) => {
+                self.round()?;
+                self.look()
+            }
+            looked => looked,
+        }
+    }
+
+    /// Looks now and then whether a copy of the directory is served elsewhere. A server that has nothing to ship would not notice.
+    fn look(&mut self) -> Result<(), Failed> {
+        let every = self.plan.every.saturating_mul(30).min(LOOK_EVERY);
+        if self.looked.is_none_or(|looked| looked.elapsed() >= every)
+            && let Some(shipper) = &self.shipper
+        {
+            shipper.nobody_else_writes()?;
+            self.looked = Some(now());
+        }
+        Ok(())
     }
 
     /// Notes whether the bucket keeps what is removed, or does not say so, and says it in the log when that changes.
