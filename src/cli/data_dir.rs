@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use eventlog_server::storage::sled::DatabaseOptions;
 
+/// The variable that says where the archive is.
+const ARCHIVE_DIR: &str = "EVENTLOG_ARCHIVE_DIR";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct DataDir {
     /// The data directory
@@ -16,8 +19,34 @@ pub(super) struct DataDir {
     )]
     pub(super) path: PathBuf,
     /// The directory of the archive [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", env = "EVENTLOG_ARCHIVE_DIR")]
+    #[arg(long, value_name = "DIR", env = ARCHIVE_DIR)]
     archive_dir: Option<PathBuf>,
+}
+
+/// The data directory of a stopped server, for commands that otherwise ask the running one.
+#[derive(Debug, clap::Args)]
+pub(super) struct StoppedDir {
+    /// The data directory of a stopped server [default: use a running one]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The directory of its archive [default: that in `EVENTLOG_ARCHIVE_DIR`, else `archive` in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    archive_dir: Option<PathBuf>,
+}
+
+impl StoppedDir {
+    /// The directory, if one was given.
+    pub(super) fn get(&self) -> Option<DataDir> {
+        let path = self.data_dir.clone()?;
+        Some(DataDir { path, archive_dir: archive_dir(self.archive_dir.as_ref()) })
+    }
+}
+
+/// Where the archive is, from an option or from the environment. An option that requires another one cannot have `env`: it would require that
+/// one wherever the variable is set.
+pub(super) fn archive_dir(option: Option<&PathBuf>) -> Option<PathBuf> {
+    let of_environment = || std::env::var_os(ARCHIVE_DIR).filter(|dir| !dir.is_empty());
+    option.cloned().or_else(|| of_environment().map(PathBuf::from))
 }
 
 /// There is no data directory.
@@ -28,10 +57,6 @@ pub(super) struct NoDataDirectory {
 }
 
 impl DataDir {
-    pub(super) const fn new(path: PathBuf, archive_dir: Option<PathBuf>) -> Self {
-        Self { path, archive_dir }
-    }
-
     pub(super) fn options(&self) -> DatabaseOptions {
         let mut options = DatabaseOptions::default();
         options.archive.dir.clone_from(&self.archive_dir);

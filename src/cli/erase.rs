@@ -5,7 +5,6 @@ mod backups;
 mod verify;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
@@ -21,7 +20,7 @@ use serde_json::{Value, json};
 
 use self::asking::Preview;
 use super::admin::{AdminArgs, AdminCommandError, percent_encode};
-use super::data_dir::{DataDir, NoDataDirectory};
+use super::data_dir::{DataDir, NoDataDirectory, StoppedDir};
 use super::entries::parse_id;
 use super::erase_store::erase_store;
 use super::peer::wrong;
@@ -62,12 +61,8 @@ pub(super) struct Args {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// The data directory of a stopped server
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Where its archive is [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", requires = "data_dir")]
-    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    stopped: StoppedDir,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -154,8 +149,8 @@ pub(super) fn run(args: &Args) -> Result<(), EraseCommandError> {
     let Some(store) = &args.store else {
         wrong(ErrorKind::MissingRequiredArgument, "--store says what to erase");
     };
-    if let Some(path) = &args.data_dir {
-        let erased = in_directory(args, store, path)?;
+    if let Some(data) = args.stopped.get() {
+        let erased = in_directory(args, store, &data)?;
         return Ok(print(args, &erased).map_err(AdminCommandError::from)?);
     }
     let admin = args.admin.client()?;
@@ -211,12 +206,11 @@ fn print(args: &Args, erased: &Answer) -> io::Result<()> {
     Ok(())
 }
 
-fn in_directory(args: &Args, store: &StoreId, path: &Path) -> Result<Answer, EraseCommandError> {
-    let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
+fn in_directory(args: &Args, store: &StoreId, data: &DataDir) -> Result<Answer, EraseCommandError> {
     data.must_exist()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(EraseCommandError::Runtime)?;
-    let database = Database::open(path, data.options())?;
+    let database = Database::open(&data.path, data.options())?;
     database.tell_handlers_later();
     let done = runtime.block_on(erase_in(args, store, &database));
     let scrubbed = done.as_ref().map_or(Ok(()), |_| database.scrub());

@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use eventlog_server::storage::StorageError;
 use eventlog_server::storage::sled::{Database, OpenError, SledStorage};
 
 use super::admin::{Admin, AdminArgs, AdminCommandError, AdminError};
-use super::data_dir::{DataDir, NoDataDirectory};
+use super::data_dir::{NoDataDirectory, StoppedDir};
 
 /// How long work in progress may take at the end.
 const ENDING: Duration = Duration::from_secs(60);
@@ -27,12 +26,8 @@ const ENTRY_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PlaceArgs {
-    /// The data directory of a stopped server [default: use a running one]
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// The directory of its archive [default: `archive` in the data directory]
-    #[arg(long, value_name = "DIR", requires = "data_dir")]
-    archive_dir: Option<PathBuf>,
+    #[command(flatten)]
+    stopped: StoppedDir,
     #[command(flatten)]
     pub(super) admin: AdminArgs,
 }
@@ -81,10 +76,9 @@ impl From<AdminError> for PlaceError {
 impl PlaceArgs {
     /// The database of a stopped server, if its directory was given. The directory must exist.
     pub(super) fn database(&self) -> Result<Option<Database>, PlaceError> {
-        let Some(path) = &self.data_dir else { return Ok(None) };
-        let data = DataDir::new(path.clone(), self.archive_dir.clone());
+        let Some(data) = self.stopped.get() else { return Ok(None) };
         data.must_exist()?;
-        Ok(Some(Database::open(path, data.options())?))
+        Ok(Some(Database::open(&data.path, data.options())?))
     }
 
     /// A client of the running server.

@@ -1,7 +1,7 @@
 //! What `heal` and `accept-loss` share: they say what they will do, ask, and turn a data directory into another server.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eventlog_server::storage::sled::{Database, DatabaseOptions, OpenError, Renewed};
 
@@ -26,6 +26,12 @@ pub(super) enum RenewError {
     /// It was not confirmed.
     #[error("nothing was changed")]
     NotConfirmed,
+    /// Nothing is damaged.
+    #[error(
+        "nothing is damaged in {path}, so nothing was changed. If it may be an older copy, use `eventlog-server heal --data-dir {path}`",
+        path = .0.display()
+    )]
+    Whole(PathBuf),
     /// It cannot be opened, or has damage with which this cannot continue.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -65,6 +71,21 @@ fn renew(
     Ok(())
 }
 
+/// Whether nothing is damaged in the directory, and a server starts with it.
+fn is_whole(data: &DataDir) -> Result<bool, RenewError> {
+    let options = data.options();
+    let progress = Progress::reading("verify", &[&data.path, &data.archive()]);
+    let verified = match Database::verify(&data.path, &options) {
+        Err(error @ OpenError::InUse { .. }) => return Err(error.into()),
+        verified => verified,
+    };
+    drop(progress);
+    // What cannot be verified is damaged. A start may find more.
+    let has_no_fault = verified.is_ok_and(|found| found.faults.is_empty());
+    Ok(has_no_fault
+        && Database::open(&data.path, options).is_ok_and(|database| database.close().is_ok()))
+}
+
 pub(super) fn heal(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {
     renew("heal", args, meaning, Database::heal)
 }
@@ -86,5 +107,9 @@ pub(super) fn heal_database(
 }
 
 pub(super) fn accept_loss(args: &RenewArgs, meaning: &str) -> Result<(), RenewError> {
+    args.data.must_exist()?;
+    if is_whole(&args.data)? {
+        return Err(RenewError::Whole(args.data.path.clone()));
+    }
     renew("accept-loss", args, meaning, Database::accept_loss)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use eventlog_server::storage::sled::{Database, OpenError};
+use eventlog_server::storage::sled::{Database, OpenError, Verification};
 
 use super::data_dir::{DataDir, NoDataDirectory};
 use super::progress::Progress;
@@ -102,6 +102,7 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
         let (path, store) = (fault.path.display(), store.unwrap_or_default());
         writeln!(out, "{path}: {store}{}", fault.finding)?;
     }
+    about_archive(&mut out, args, &found)?;
     let frames = counted(found.frames, "frame", "frames");
     if is_running {
         writeln!(
@@ -117,15 +118,38 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
     }
     if found.logged > 0 {
         let logged = text::entries(found.logged);
-        writeln!(
-            out,
-            "and {logged} that only the commit log has yet; the next start brings them to the database"
-        )?;
+        let then = if found.faults.is_empty() {
+            "; the next start brings them to the database"
+        } else {
+            ""
+        };
+        writeln!(out, "and {logged} that only the commit log has yet{then}")?;
     }
     match found.faults.len() {
         0 => Ok(writeln!(out, "no faults")?),
         count => Err(VerifyError::Faults { count }),
     }
+}
+
+/// Says where the archive was looked for, if it is not there, or if something of it may be elsewhere.
+fn about_archive(out: &mut dyn Write, args: &Args, found: &Verification) -> io::Result<()> {
+    if let Some(folder) = &found.no_archive {
+        return writeln!(
+            out,
+            "note: there is no archive in {}, so earlier states cannot be restored, and the database cannot be rebuilt. If the archive is \
+             elsewhere, --archive-dir says where",
+            folder.display()
+        );
+    }
+    let archive = args.data.archive();
+    if found.faults.iter().any(|fault| fault.path.starts_with(&archive)) {
+        let archive = archive.display();
+        writeln!(
+            out,
+            "note: the archive was looked for in {archive}; --archive-dir names another place"
+        )?;
+    }
+    Ok(())
 }
 
 /// Gives all other processes priority.

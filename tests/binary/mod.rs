@@ -9,6 +9,7 @@ mod canaries;
 mod command_line;
 mod compact;
 mod descriptors;
+mod directories;
 pub mod dist;
 mod drain;
 mod durability;

@@ -42,7 +42,7 @@ impl Ahead {
         let why = format!(
             "has store {store:?} up to {}, but here it ends at {head} ({unsaid} more since the last such line). If the data \
              directory was restored, rolled back or copied, new entries get sequences that were given out before, \
-             and such clients never get these entries: stop the server and run `eventlog-server heal`. Otherwise \
+             and such clients never get these entries: stop the server and run `eventlog-server heal --data-dir DIR` (or `--database URL`). Otherwise \
              the client is wrong",
             start.prev()
         );

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use eventlog_server::model::EntryId;
@@ -147,8 +147,8 @@ struct Named {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
-    let (report, ids) = match &args.data_dir {
-        Some(path) => of_directory(args, path)?,
+    let (report, ids) = match args.stopped.get() {
+        Some(data) => of_directory(args, &data)?,
         None => of_server(args)?,
     };
     let found = Found::deserialize(&report)?;
@@ -178,10 +178,9 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
 }
 
 /// The report as JSON, and the ids of erased entries.
-fn of_directory(args: &Args, path: &Path) -> Result<(Value, HashSet<EntryId>), VerifyError> {
-    let data = DataDir::new(path.to_owned(), args.archive_dir.clone());
+fn of_directory(args: &Args, data: &DataDir) -> Result<(Value, HashSet<EntryId>), VerifyError> {
     data.must_exist()?;
-    let report = Database::verify_erased(path, &data.options(), args.verify.text.as_deref())?;
+    let report = Database::verify_erased(&data.path, &data.options(), args.verify.text.as_deref())?;
     Ok((serde_json::to_value(&report)?, report.ids))
 }
 

@@ -130,6 +130,9 @@ fn read_lines(path: &Path, writing: &mut Writing<'_>) -> Result<(), ImportError>
 /// Prints a line for each store.
 fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    if !json && writing.tallies().next().is_none() {
+        writeln!(out, "{}: there was nothing to import", text::entries(0))?;
+    }
     for (store, tally) in writing.tallies() {
         let (entries, new) = (tally.entries, tally.new);
         if json {

@@ -185,6 +185,11 @@ impl Archive {
     }
 }
 
+/// Whether `folder` has files of an archive.
+pub(crate) fn has_files(folder: &Path) -> bool {
+    names::list(folder).is_ok_and(|names| !names.is_empty())
+}
+
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

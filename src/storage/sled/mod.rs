@@ -47,6 +47,7 @@ mod scrub;
 mod segments;
 mod shared;
 mod signal;
+mod spares;
 mod steps;
 mod storage;
 mod tables;

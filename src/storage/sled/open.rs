@@ -2,6 +2,7 @@
 //! again.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::backup::{DirectoryNote, Origin};
@@ -18,7 +19,7 @@ use super::steps::{Faults, LogFaults};
 use super::tree::{self, Facts, Trees};
 use super::watch::Watch;
 use crate::model::Sequence;
-use crate::storage::archive::{Archive, ArchiveError, Kind};
+use crate::storage::archive::{self, Archive, ArchiveError, Kind};
 use crate::storage::commit_log::{
     self, Found, Generation, Log, LogError, LogOptions, Position, Seam,
 };
@@ -111,6 +112,31 @@ pub(super) fn archive_to_read(
     folder.is_dir().then(|| Archive::to_read(folder, generation))
 }
 
+/// The folder of the archive, if a server has had one there.
+pub(super) fn archive_folder(files: &Files, options: &DatabaseOptions) -> Option<PathBuf> {
+    let folder = options.archive.dir.clone().unwrap_or_else(|| files.archive());
+    let is_one = folder.join(archive::NOTE).is_file() || archive::has_files(&folder);
+    is_one.then_some(folder)
+}
+
+/// What is wrong if the archive is elsewhere, and the data directory has files of an archive too: then a command that was not told of the other
+/// place moved files of the commit log there.
+pub(super) fn other_archive(files: &Files, options: &DatabaseOptions) -> Option<String> {
+    let used = options.archive.dir.as_ref().filter(|_| options.archive.enabled)?;
+    let other = files.archive();
+    let is_same =
+        used.canonicalize().is_ok_and(|used| other.canonicalize().is_ok_and(|other| other == used));
+    if is_same || !archive::has_files(&other) {
+        return None;
+    }
+    let (used, other) = (used.display(), other.display());
+    Some(format!(
+        "the archive is {used}, but {other} has files of an archive too, which nobody reads, and from which nothing that is erased is removed: a \
+         command was not told where the archive is (--archive-dir, EVENTLOG_ARCHIVE_DIR). Stop the server, move each file `*.zst` \
+         that {used} does not have from {other} to {used}, and remove {other}"
+    ))
+}
+
 /// The erasure ledger of the directory, in all its copies, for reading.
 pub(super) fn ledger(files: &Files, options: &DatabaseOptions) -> io::Result<ledger::Reader> {
     let archive = options.archive.dir.clone().unwrap_or_else(|| files.archive());
@@ -126,6 +152,9 @@ fn with_log(shared: Arc<Shared>, facts: Facts, watch: Watch) -> Result<Opened, O
     let seen = watch.position();
     let archive = archive(&shared.files, &shared.options, Generation(facts.generation))?;
     let is_complete = watch.is_complete();
+    if let Some(finding) = other_archive(&shared.files, &shared.options) {
+        log::error!("{finding}");
+    }
     if let Some(archive) = &archive {
         let note = DirectoryNote::new(&facts, is_complete);
         archive.note(note.encode().as_bytes())?;

@@ -192,6 +192,9 @@ impl OpenError {
     }
 }
 
+/// The beginning of a hint at this command.
+const ACCEPT_LOSS: &str = "`eventlog-server accept-loss";
+
 /// Why a step of opening failed.
 #[derive(Debug)]
 pub(crate) enum OpenFailure {
@@ -212,7 +215,11 @@ impl OpenFailure {
     pub(crate) fn of(self, path: &Path) -> OpenError {
         match self {
             Self::Io(error) => OpenError::unavailable(path, &error),
-            Self::Corrupt(finding) | Self::Refused(finding) => OpenError::corrupt(path, &finding),
+            Self::Corrupt(finding) | Self::Refused(finding) => {
+                // Where a log is damaged, nobody knows the directory.
+                let named = format!("{ACCEPT_LOSS} --data-dir {}`", path.display());
+                OpenError::corrupt(path, &finding.replace(&format!("{ACCEPT_LOSS}`"), &named))
+            }
         }
     }
 }
@@ -252,7 +259,7 @@ impl From<LogError> for OpenFailure {
             LogError::Unavailable(error) => Self::Io(error),
             LogError::Damaged(damage) => Self::Refused(format!(
                 "the commit log is damaged, and nothing else has what it lost: {damage}. Put back what is \
-                 missing, or give it up with `eventlog-server accept-loss`"
+                 missing, or give it up with {ACCEPT_LOSS}`"
             )),
             error => Self::Refused(error.to_string()),
         }

@@ -34,10 +34,11 @@ pub(super) fn rebuild(
 ) -> Result<(), OpenFailure> {
     let started = Instant::now();
     log::error!("the database is damaged: {finding}. It is rebuilt from archive and commit log");
+    let path = files.directory().display();
     let cannot = |why: String| {
         OpenFailure::Refused(format!(
-            "the database is damaged ({finding}) and cannot be rebuilt: {why}. Put back what is missing and \
-             run `eventlog-server rebuild`, or give it up with `eventlog-server accept-loss`"
+            "the database is damaged ({finding}) and cannot be rebuilt: {why}. Put back what is missing and run \
+             `eventlog-server rebuild --data-dir {path}`, or give it up with `eventlog-server accept-loss --data-dir {path}`"
         ))
     };
     let (_, found) = WitnessFiles::open(files.directory())?;

@@ -25,8 +25,8 @@ pub(super) struct Redo<'a> {
     named: HashMap<Ordinal, Arc<End>>,
     /// The names of all stores in the tree, read when one of them is needed.
     in_tree: Option<HashMap<Ordinal, StoreId>>,
-    /// The stores whose entries were left out because earlier ones are missing, and from where, if that is accepted.
-    left_out: Option<BTreeMap<StoreId, Sequence>>,
+    /// The stores whose entries were left out because earlier ones are missing, and from where to where, if that is accepted.
+    left_out: Option<BTreeMap<StoreId, (Sequence, Sequence)>>,
 }
 
 impl From<BadRecord> for OpenFailure {
@@ -47,8 +47,12 @@ impl<'a> Redo<'a> {
 
     /// What was left out.
     pub(super) fn lost(&self) -> Vec<String> {
-        let lost = |(store, first): (&StoreId, &Sequence)| {
-            format!("store {store:?} has lost its entries from {first} on")
+        let lost = |(store, (first, last)): (&StoreId, &(Sequence, Sequence))| {
+            let count = last.since(*first) + 1;
+            format!(
+                "store {store:?} has lost its entries {first} to {last}, which are {count}: the first of them are missing, and the others come \
+                 behind these"
+            )
         };
         self.left_out.iter().flatten().map(lost).collect()
     }
@@ -141,7 +145,8 @@ impl<'a> Redo<'a> {
         if segment.first() != last.next()
             && let Some(left_out) = &mut self.left_out
         {
-            left_out.entry(end.name.clone()).or_insert(last.next());
+            let first = last.next();
+            left_out.entry(end.name.clone()).or_insert((first, first)).1 = segment.last();
             return Ok(());
         }
         if segment.first() != last.next() {

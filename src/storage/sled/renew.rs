@@ -117,7 +117,8 @@ pub(super) fn prepare_heal(files: &Files, options: &DatabaseOptions) -> Result<(
     let damaged = |why: String| {
         OpenFailure::Refused(format!(
             "the directory is damaged: {why}. Start the server once, which repairs what it can, or run \
-             `eventlog-server accept-loss`"
+             `eventlog-server accept-loss --data-dir {}`",
+            files.directory().display()
         ))
     };
     let witness = copy_sled(files, &new, options).map_err(|failure| match failure {

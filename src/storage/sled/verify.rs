@@ -2,7 +2,7 @@
 //!
 //! Keeps: nothing is repaired. In a directory that a server uses, this reads what it can without disturbing the server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,13 +15,14 @@ use super::open;
 use super::options::{DatabaseOptions, OpenFailure};
 use super::record::{Record, records};
 use super::segments::Reader;
+use super::spares;
 use super::tree::{self, Facts, Trees};
 use super::value::segment::Bare;
 use super::value::store;
 use super::watch;
 use crate::model::{Segment, Sequence, StoreId};
 use crate::storage::StorageError;
-use crate::storage::archive::{Archived, Kind};
+use crate::storage::archive::{Archive, Archived, Kind};
 use crate::storage::commit_log::{self, Found, LogOptions, Position, Read};
 use crate::storage::witness::{FrameSalt, HeadRecord, Heads, StoreHash, Witness, WitnessFiles};
 
@@ -44,6 +45,8 @@ pub struct Verification {
     pub entries: u64,
     /// Entries that are only in the commit log and the archive. The next start or checkpoint writes them to the database.
     pub logged: u64,
+    /// Where there is no archive, if there is none. Then the database cannot be rebuilt, and no earlier state be restored.
+    pub no_archive: Option<PathBuf>,
 }
 
 /// Something that is wrong.
@@ -68,18 +71,22 @@ pub(super) fn verify(
     for path in &witness.damaged {
         verifier.fault(path, None, "it is missing or not as it was written");
     }
+    verifier.spares(options)?;
     if let Some(witness) = &witness.newest {
-        let heads = Heads::open(files.directory(), witness.generation)?;
+        let heads = Heads::to_read(files.directory(), witness.generation)?;
         let (_, damaged) = read_heads(&heads)?;
         verifier.damaged_heads(&damaged);
     }
     if let Some(finding) = files.noted_damage()? {
         verifier.fault(&files.database(), None, finding);
     }
+    let before = verifier.found.faults.len();
     verifier.sled(options)?;
+    let is_whole = verifier.found.faults.len() == before && files.noted_damage()?.is_none();
     if let Some(witness) = &witness.newest {
-        verifier.frames(options, witness)?;
+        verifier.frames(options, (witness, is_whole))?;
     }
+    verifier.cut();
     Ok(verifier.found)
 }
 
@@ -99,8 +106,9 @@ pub(super) fn verify_running(
     for path in &found.damaged {
         verifier.fault(path, None, "it is missing or not as it was written");
     }
+    verifier.spares(options)?;
     let Some(witness) = found.newest else { return Ok(verifier.found) };
-    let heads = Heads::open(files.directory(), witness.generation)?;
+    let heads = Heads::to_read(files.directory(), witness.generation)?;
     let (records, damaged) = twice(|| {
         let read = read_heads(&heads)?;
         Ok(if read.1.is_empty() { Ok(read) } else { Err(read) })
@@ -150,6 +158,10 @@ struct Verifier<'a> {
     chains: HashMap<Ordinal, Option<(Sequence, StoreHash)>>,
     /// The position up to which the entries of each store were found, in sled or in later frames. `None` if sled was not read.
     counted: Option<HashMap<Ordinal, Sequence>>,
+    /// The entries that frames have, but not those between them and what was counted: the first that is missing, and the last.
+    cut: BTreeMap<Ordinal, (Sequence, Sequence)>,
+    /// The stores that frames name.
+    named: HashMap<Ordinal, StoreId>,
 }
 
 struct Expected {
@@ -160,8 +172,15 @@ struct Expected {
 
 impl<'a> Verifier<'a> {
     fn new(files: &'a Files) -> Self {
-        let found = Verification::default();
-        Self { files, found, expected: HashMap::new(), chains: HashMap::new(), counted: None }
+        Self {
+            files,
+            found: Verification::default(),
+            expected: HashMap::new(),
+            chains: HashMap::new(),
+            counted: None,
+            cut: BTreeMap::new(),
+            named: HashMap::new(),
+        }
     }
 
     fn fault(&mut self, path: &Path, store: Option<&StoreId>, finding: impl std::fmt::Display) {
@@ -178,10 +197,35 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn frames(&mut self, options: &DatabaseOptions, witness: &Witness) -> Result<(), OpenFailure> {
-        let archive = open::archive(self.files, options, witness.generation)?;
-        // Without an archive, only the log has the frames, from some frame on.
-        let mut from = witness.position;
+    /// Reports the copies that are missing.
+    fn spares(&mut self, options: &DatabaseOptions) -> io::Result<()> {
+        // A server may be making them.
+        let missing = twice(|| {
+            let missing = spares::missing(self.files, options);
+            Ok(if missing.is_empty() { Ok(missing) } else { Err(missing) })
+        })?;
+        missing.iter().for_each(|path| self.fault(path, None, "it is missing"));
+        Ok(())
+    }
+
+    /// The archive, or a note that there is none.
+    fn archive(&mut self, options: &DatabaseOptions, witness: &Witness) -> Option<Archive> {
+        if let Some(folder) = open::archive_folder(self.files, options) {
+            return Some(Archive::to_read(folder, witness.generation).counting(&options.work));
+        }
+        let folder = options.archive.dir.clone();
+        self.found.no_archive = Some(folder.unwrap_or_else(|| self.files.archive()));
+        None
+    }
+
+    fn frames(
+        &mut self,
+        options: &DatabaseOptions,
+        (witness, is_whole): (&Witness, bool),
+    ) -> Result<(), OpenFailure> {
+        let archive = self.archive(options, witness);
+        // Without an archive, only the log has the frames, from some frame on. Those before the checkpoint are needed only if sled has lost them.
+        let mut from = if is_whole { witness.position } else { Position(0) };
         if let Some(archive) = archive {
             let has_base = archive.files()?.files.iter().any(|file| file.kind == Kind::Base);
             let visit = |found: Archived<'_>| match found {
@@ -227,8 +271,11 @@ impl<'a> Verifier<'a> {
         witness: &Witness,
     ) -> Result<(), OpenFailure> {
         let log = LogOptions::new(self.files.log(), witness.generation);
-        let archive = open::archive_to_read(self.files, options, witness.generation);
+        let archive = self.archive(options, witness);
         let (mut last, mut damages) = (Position(0), Vec::new());
+        if archive.is_none() {
+            last = witness.position;
+        }
         for _ in 0..LOOKS {
             damages.clear();
             if let Some(archive) = &archive {
@@ -309,8 +356,10 @@ impl<'a> Verifier<'a> {
                         self.compare(ordinal, segment.last(), hash);
                     }
                 }
-                Record::Store { .. }
-                | Record::Trim { .. }
+                Record::Store { ordinal, name } => {
+                    self.named.insert(ordinal, name);
+                }
+                Record::Trim { .. }
                 | Record::Erase { .. }
                 | Record::Time(_)
                 | Record::Change { .. } => {}
@@ -322,11 +371,29 @@ impl<'a> Verifier<'a> {
     /// Counts what sled does not have.
     fn count(&mut self, ordinal: Ordinal, segment: &Segment) {
         let Some(counted) = &mut self.counted else { return };
+        let missing = counted.get(&ordinal).map(|last| last.next());
+        if let Some(missing) = missing.filter(|missing| segment.first() > *missing) {
+            self.cut.entry(ordinal).or_insert((missing, missing)).1 = segment.last();
+            return;
+        }
         let last = counted.entry(ordinal).or_default();
         if segment.last() > *last {
             let from = *last;
             self.found.logged += segment.ids().filter(|(at, _)| *at > from).count() as u64;
             *last = segment.last();
+        }
+    }
+
+    /// Reports entries that come behind missing ones.
+    fn cut(&mut self) {
+        for (ordinal, (from, to)) in std::mem::take(&mut self.cut) {
+            let known = self.expected.get(&ordinal).and_then(|expected| expected.name.clone());
+            let name = known.or_else(|| self.named.get(&ordinal).cloned());
+            let finding = format!(
+                "the log has lost entry {from}, and maybe others behind it. So the next start refuses, and `accept-loss` gives up the \
+                 entries {from} to {to}"
+            );
+            self.fault(&self.files.log(), name.as_ref(), finding);
         }
     }
 
@@ -375,7 +442,7 @@ impl<'a> Verifier<'a> {
         let mut counted = HashMap::new();
         for record in tree::store_records(trees, None) {
             let (name, record) = record?;
-            counted.insert(record.ordinal, record.head.unwrap_or_default());
+            counted.extend(record.head.map(|head| (record.ordinal, head)));
             self.found.stores += 1;
             for finding in
                 self.store(trees, &record).unwrap_or_else(|error| vec![error.to_string()])

@@ -148,7 +148,7 @@ pub(super) fn compare(
     position: Position,
 ) -> Result<Witness, OpenFailure> {
     let (_, found) = WitnessFiles::open(directory)?;
-    let heads = Heads::open(directory, Generation(facts.generation))?;
+    let heads = Heads::to_read(directory, Generation(facts.generation))?;
     Ok(compare_with(found.newest, &heads, trees, facts, position)?.0)
 }
 

@@ -17,7 +17,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::StoreHash;
 use crate::model::Sequence;
@@ -52,7 +52,8 @@ pub(crate) struct ReadHead {
 
 /// The two files. One owner writes.
 pub(crate) struct Heads {
-    copies: [File; 2],
+    /// `None` if a file is missing and is only read.
+    copies: [Option<File>; 2],
     seed: u32,
 }
 
@@ -65,21 +66,36 @@ enum Copy {
 }
 
 impl Heads {
+    /// Where the copies are in `folder`.
+    pub(crate) fn paths(folder: &Path) -> [PathBuf; 2] {
+        NAMES.map(|name| folder.join(name))
+    }
+
     /// Opens the files in `folder`, creating missing ones.
     pub(crate) fn open(folder: &Path, generation: Generation) -> io::Result<Self> {
         let open = |name: &str| {
             let path = folder.join(name);
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
         };
-        let copies = [open(NAMES[0])?, open(NAMES[1])?];
+        let copies = [Some(open(NAMES[0])?), Some(open(NAMES[1])?)];
         File::open(folder)?.sync_all()?;
+        Ok(Self { copies, seed: crc32fast::hash(&generation.0) })
+    }
+
+    /// Opens those files in `folder` that exist, for reading.
+    pub(crate) fn to_read(folder: &Path, generation: Generation) -> io::Result<Self> {
+        let open = |name: &str| match File::open(folder.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        };
+        let copies = [open(NAMES[0])?, open(NAMES[1])?];
         Ok(Self { copies, seed: crc32fast::hash(&generation.0) })
     }
 
     /// How many stores the files have space for: their ordinals are below this.
     pub(crate) fn ordinals(&self) -> io::Result<u32> {
         let mut bytes = 0;
-        for file in &self.copies {
+        for file in self.copies.iter().flatten() {
             bytes = bytes.max(file.metadata()?.len());
         }
         Ok(u32::try_from(bytes.div_ceil(RECORD_BYTES as u64)).unwrap_or(u32::MAX))
@@ -109,7 +125,7 @@ impl Heads {
     /// Writes the records of these stores; on disk in both files when this returns. Each store occurs once; what is in
     /// the order of the ordinals is written in one piece.
     pub(crate) fn update(&self, records: &[(u32, HeadRecord)]) -> io::Result<()> {
-        for file in &self.copies {
+        for file in self.copies.iter().flatten() {
             let neighbours = records.chunk_by(|(before, _), (ordinal, _)| *ordinal == before + 1);
             for run in neighbours.flat_map(|run| run.chunks(RECORDS_AT_ONCE)) {
                 let bytes: Vec<u8> = run.iter().flat_map(|record| self.encode(record)).collect();
@@ -127,8 +143,10 @@ impl Heads {
         mut visit: impl FnMut(u32, ReadHead),
     ) -> io::Result<()> {
         let [first, second] = &self.copies;
-        let (first, second) =
-            (read_records(first, start, count)?, read_records(second, start, count)?);
+        let (first, second) = (
+            read_records(first.as_ref(), start, count)?,
+            read_records(second.as_ref(), start, count)?,
+        );
         let pairs = first.chunks_exact(RECORD_BYTES).zip(second.chunks_exact(RECORD_BYTES));
         for (ordinal, (first, second)) in (start..).zip(pairs) {
             visit(ordinal, judge(self.decode(ordinal, first), self.decode(ordinal, second)));
@@ -166,8 +184,9 @@ fn at(ordinal: u32) -> u64 {
 }
 
 /// Reads this many records, with zeros for those beyond the end.
-fn read_records(file: &File, start: u32, count: usize) -> io::Result<Vec<u8>> {
+fn read_records(file: Option<&File>, start: u32, count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; count * RECORD_BYTES];
+    let Some(file) = file else { return Ok(bytes) };
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], at(start) + filled as u64) {
