@@ -1,19 +1,9 @@
-//! How much is in the commit log and not in sled: it is kept in memory, and bounded. The last eighth is for small jobs, so
-//! that these do not wait for a checkpoint when others write a lot.
+//! How much is in the commit log and not in sled: it is kept in memory, and bounded.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-
-/// What there is space for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    All,
-    /// Small jobs alone.
-    Small,
-    Nothing,
-}
 
 /// Counts bytes of memory that a checkpoint frees.
 #[derive(Debug)]
@@ -40,15 +30,6 @@ impl Budget {
         self.bytes() >= self.bytes_max
     }
 
-    /// What there is space for.
-    pub(super) fn room(&self) -> Room {
-        match self.bytes() {
-            bytes if bytes >= self.bytes_max => Room::Nothing,
-            bytes if bytes >= self.bytes_max / 8 * 7 => Room::Small,
-            _ => Room::All,
-        }
-    }
-
     pub(super) fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -60,13 +41,15 @@ impl Budget {
         self.freed.notify_all();
     }
 
-    /// Waits until there is space for everything, but for at most `patience`, and no longer than until something is
-    /// freed. Returns whether there is.
+    /// Waits until it is not full, for at most `patience`; returns whether it has space.
     pub(super) fn wait(&self, patience: Duration) -> bool {
+        if !self.is_full() {
+            return true;
+        }
         let mut lock = self.lock.lock();
-        if self.room() != Room::All {
+        if self.is_full() {
             self.freed.wait_for(&mut lock, patience);
         }
-        self.room() == Room::All
+        !self.is_full()
     }
 }

@@ -6,13 +6,12 @@ use std::sync::atomic::Ordering;
 #[cfg(feature = "otel")]
 use std::time::Instant;
 
-use super::order::Order;
+use super::order;
 use super::queue::{Answer, Job};
 use super::writes::{Append, Writes};
 use crate::model::{Origin, Segment, Sequence};
 use crate::storage::AppendError;
 use crate::storage::commit_log::{Frame, Position};
-use crate::storage::sled::budget::Room;
 use crate::storage::sled::ends::{End, Ends};
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::keyspace::Keyspace;
@@ -44,7 +43,6 @@ pub(super) struct Group {
     salt: FrameSalt,
     /// The file of the log must be finished behind its frame.
     finish_file: bool,
-    order: Order,
 }
 
 enum Part {
@@ -59,8 +57,7 @@ impl Group {
     pub(super) fn new(next_ordinal: Ordinal) -> Self {
         let (parts, appends) = (Vec::new(), VecDeque::new());
         let (records, salt) = (RecordWriter::default(), FrameSalt::default());
-        let (finish_file, order) = (false, Order::default());
-        Self { parts, appends, bytes: 0, records, next_ordinal, salt, finish_file, order }
+        Self { parts, appends, bytes: 0, records, next_ordinal, salt, finish_file: false }
     }
 
     /// Whether the group has its maximum size.
@@ -68,12 +65,9 @@ impl Group {
         self.bytes >= GROUP_BYTES_MAX
     }
 
-    /// Takes from `waiting` what fits, and for which there is `room` in memory. Changes of tables must stay in order and
-    /// are small, so they are taken in order.
-    pub(super) fn fill(&mut self, waiting: &mut VecDeque<Job>, room: Room) {
-        let mut order = std::mem::take(&mut self.order);
-        order.fill(self, waiting, room == Room::All, Self::is_full, Self::add);
-        self.order = order;
+    /// Takes from `waiting` what fits. Changes of tables must stay in order and are small, so they are taken in order.
+    pub(super) fn fill(&mut self, waiting: &mut VecDeque<Job>) {
+        order::fill(self, waiting, Job::store_bytes, Self::is_full, Self::add);
     }
 
     /// At least the number of bytes that [`Group::write`] writes. Zero if there is nothing to write.

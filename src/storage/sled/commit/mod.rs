@@ -22,7 +22,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::group::Group;
 use self::queue::Next;
-use super::budget::Room;
 use super::ends::End;
 use super::key::Ordinal;
 use super::shared::Shared;
@@ -32,8 +31,6 @@ use crate::storage::commit_log::LogWriter;
 /// How long writers wait for a checkpoint that fails before they are refused.
 const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 const STALL_POLL: Duration = Duration::from_millis(100);
-/// How often the thread looks for small jobs while large ones wait for space in memory.
-const SMALL_POLL: Duration = Duration::from_millis(1);
 
 /// Starts the thread. `next_ordinal` is for the next new store. The thread ends when the queue is closed, and returns
 /// the log if it accepts frames.
@@ -45,7 +42,7 @@ pub(super) fn start(
     std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
         let file = 0;
         let (untried, group) = (VecDeque::new(), Group::new(next_ordinal));
-        Committer { shared, writer, file, untried, group, full_since: None }.run()
+        Committer { shared, writer, file, untried, group }.run()
     })
 }
 
@@ -57,8 +54,6 @@ struct Committer {
     /// The jobs that follow the group.
     untried: VecDeque<Job>,
     group: Group,
-    /// Since when there has not been space for everything.
-    full_since: Option<Instant>,
 }
 
 impl Committer {
@@ -101,10 +96,10 @@ impl Committer {
 
     /// Commits what is in `untried`, in groups of limited size. After an error, the group is not settled.
     fn commit_all(&mut self) -> io::Result<()> {
-        while !self.untried.is_empty()
-            && let Some(room) = self.wait_for_room()
-        {
-            self.group.fill(&mut self.untried, room);
+        while !self.untried.is_empty() && self.wait_for_room() {
+            // Adds the jobs that arrived while the previous group was written. That group may have been small.
+            self.shared.queue.take(&mut self.untried);
+            self.group.fill(&mut self.untried);
             self.commit()?;
             if self.group.takes_finish_file() {
                 self.writer.finish_file()?;
@@ -141,30 +136,19 @@ impl Committer {
         Ok(())
     }
 
-    /// Waits while there is no space in memory for any of the jobs that wait. Returns `None` if checkpoints fail
-    /// meanwhile: then everything was refused.
-    fn wait_for_room(&mut self) -> Option<Room> {
-        loop {
-            // Adds the jobs that arrived while the previous group was written. That group may have been small.
-            self.shared.queue.take(&mut self.untried);
-            let room = self.shared.budget.room();
-            if room == Room::All {
-                self.full_since = None;
-                return Some(room);
-            }
-            let since = *self.full_since.get_or_insert_with(Instant::now);
-            let late = since.elapsed() > STALL_WAIT_MAX || self.shared.queue.is_closing();
+    /// Waits while there is no space in memory. Returns false if checkpoints fail meanwhile: then everything was
+    /// refused.
+    fn wait_for_room(&mut self) -> bool {
+        let deadline = Instant::now() + STALL_WAIT_MAX;
+        while !self.shared.budget.wait(STALL_POLL) {
+            let late = Instant::now() > deadline || self.shared.queue.is_closing();
             let failure = self.shared.checkpoint_failure.lock().clone();
             if let (true, Some(failure)) = (late, failure) {
-                self.full_since = None;
                 self.stall(&failure);
-                return None;
+                return false;
             }
-            if room == Room::Small && self.untried.iter().any(order::is_small) {
-                return Some(room);
-            }
-            self.shared.budget.wait(if room == Room::Small { SMALL_POLL } else { STALL_POLL });
         }
+        true
     }
 
     /// Refuses everything until there is space.

@@ -361,32 +361,6 @@ fn writers_wait_for_room_in_memory_and_are_refused_if_there_is_none_for_long() {
     writer.check(&*failing.open("a"));
 }
 
-/// When others wrote faster than sled took it, each small append waited for a portion of a checkpoint.
-#[test]
-fn small_appends_go_on_while_large_ones_wait_for_room() {
-    const BYTES_MAX: u64 = 1 << 20;
-    let options = DatabaseOptions { unapplied_bytes_max: BYTES_MAX, ..Default::default() };
-    let failing = Failing::with(DatabaseOptions { checkpoint_bytes: 0, ..options });
-    failing.faults.set(Some(always(Step::Apply)));
-    let (large, small) = (failing.open("large"), failing.open("small"));
-    let budget = failing.storage.database.shared().budget.clone();
-    let append_large =
-        |n| large.append(segments(Sequence::FIRST.plus(n), &ids(1), 100_000, &client("a")));
-    let mut taken = 0;
-    while budget.bytes() < BYTES_MAX / 8 * 7 {
-        wait(append_large(taken)).expect("there is room");
-        taken += 1;
-    }
-    let waiting = append_large(taken);
-    for n in 0..10 {
-        let one = segments(Sequence::FIRST.plus(n), &ids(1), 10, &client("a"));
-        wait(small.append(one)).expect("it does not wait");
-    }
-    assert_eq!(large.head().get(), taken);
-    failing.faults.set(None);
-    wait(waiting).expect("it is taken in the end");
-}
-
 #[test]
 fn every_append_queued_behind_a_failed_one_fails() {
     let failing = Failing::new();
