@@ -35,7 +35,6 @@ mod used_keys;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod witness;
-#[cfg(feature = "sled")]
 mod work;
 
 use std::sync::Arc;
@@ -47,7 +46,6 @@ pub use self::erased::{ErasedFile, ErasedPlace, ErasedReport, ErasedTable, PLACE
 pub use self::node::Node;
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
-#[cfg(feature = "sled")]
 pub use self::work::Work;
 use crate::model::{EntryId, Observed, PublicKey, RemoteId, Segment, Sequence, StoreId};
 

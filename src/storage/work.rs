@@ -28,10 +28,12 @@ impl Work {
         self.0.total.load(Ordering::Relaxed)
     }
 
+    #[cfg(feature = "sled")]
     pub(crate) fn add(&self, bytes: u64) {
         self.0.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "sled")]
     pub(crate) fn expect(&self, bytes: u64) {
         self.0.total.fetch_add(bytes, Ordering::Relaxed);
     }
