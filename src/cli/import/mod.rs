@@ -96,7 +96,8 @@ pub(super) fn run(args: &Args) -> Result<(), ImportError> {
     };
     // There may be good lines before a wrong line.
     let written = writing.flush().map_err(ImportError::from);
-    let (told, missing) = (tell(&writing, args.place.admin.json), writing.missing());
+    let is_all = read.is_ok() && written.is_ok();
+    let (told, missing) = (tell(&writing, args.place.admin.json, is_all), writing.missing());
     drop(writing);
     let closed = place.close().map_err(PlaceError::from);
     // The first cause is reported.
@@ -127,10 +128,10 @@ fn read_lines(path: &Path, writing: &mut Writing<'_>) -> Result<(), ImportError>
     Ok(())
 }
 
-/// Prints a line for each store.
-fn tell(writing: &Writing<'_>, json: bool) -> io::Result<()> {
+/// Prints a line for each store. If all of the input was read and there was nothing in it, it says that.
+fn tell(writing: &Writing<'_>, json: bool, is_all: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    if !json && writing.tallies().next().is_none() {
+    if is_all && !json && writing.tallies().next().is_none() {
         writeln!(out, "{}: there was nothing to import", text::entries(0))?;
     }
     for (store, tally) in writing.tallies() {
