@@ -28,25 +28,33 @@ struct Sql {
 impl PostgresIdentities {
     /// The bindings in `postgres`.
     pub fn new(postgres: Postgres) -> Self {
-        let (table, counted) =
-            (&postgres.tables().bindings, postgres.tables().count_change_of_key("before"));
+        let tables = postgres.tables();
+        let (table, used_keys) = (&tables.bindings, &tables.used_keys);
+        let counted = |happened| tables.count_change_of_key(happened);
+        let told = tables.tell_change_of_key("used");
         let before = format!(
             "before AS (SELECT signing_public_key FROM {table} WHERE public_key = $1 FOR UPDATE)"
         );
         let sql = Sql {
             find: format!("SELECT signing_public_key FROM {table} WHERE public_key = $1"),
+            // If the key was used before, that was without a proof, which connections to other nodes need from now on as well.
             bind: format!(
-                "INSERT INTO {table} AS b VALUES ($1, $2) ON CONFLICT (public_key) \
-                 DO UPDATE SET signing_public_key = b.signing_public_key RETURNING signing_public_key"
+                "WITH used AS (SELECT FROM {used_keys} WHERE public_key = $1 AND NOT EXISTS (SELECT FROM {table} WHERE public_key = $1)), \
+                 {told}, bound AS (INSERT INTO {table} AS b VALUES ($1, $2) ON CONFLICT (public_key) \
+                 DO UPDATE SET signing_public_key = b.signing_public_key RETURNING signing_public_key) \
+                 SELECT signing_public_key, (SELECT changes FROM counted) FROM bound"
             ),
             replace: format!(
-                "WITH {before}, {counted}, changed AS (INSERT INTO {table} SELECT $1, $2 FROM (SELECT count(*) FROM before) AS had \
+                "WITH {before}, differs AS (SELECT WHERE NOT EXISTS (SELECT FROM before WHERE signing_public_key = $2)), {}, \
+                 changed AS (INSERT INTO {table} SELECT $1, $2 FROM (SELECT count(*) FROM before) AS had \
                  ON CONFLICT (public_key) DO UPDATE SET signing_public_key = EXCLUDED.signing_public_key) \
-                 SELECT signing_public_key, (SELECT changes FROM counted) FROM before"
+                 SELECT (SELECT signing_public_key FROM before), (SELECT changes FROM counted)",
+                counted("differs")
             ),
             free: format!(
-                "WITH before AS (DELETE FROM {table} WHERE public_key = $1 RETURNING signing_public_key), {counted} \
-                 SELECT signing_public_key, (SELECT changes FROM counted) FROM before"
+                "WITH before AS (DELETE FROM {table} WHERE public_key = $1 RETURNING signing_public_key), {} \
+                 SELECT signing_public_key, (SELECT changes FROM counted) FROM before",
+                counted("before")
             ),
             count: format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT $1) AS most"),
         };
@@ -54,10 +62,10 @@ impl PostgresIdentities {
     }
 }
 
-fn signing_key(row: &tokio_postgres::Row) -> Result<SigningKey, Failed> {
-    let bytes: &[u8] = row.try_get(0)?;
-    SigningKey::try_from(bytes)
-        .map_err(|_| Failed::new("a signing key in the database does not have 32 bytes"))
+fn signing_key(row: &tokio_postgres::Row) -> Result<Option<SigningKey>, Failed> {
+    let Some(bytes) = row.try_get::<_, Option<&[u8]>>(0)? else { return Ok(None) };
+    let malformed = |_| Failed::new("a signing key in the database does not have 32 bytes");
+    SigningKey::try_from(bytes).map(Some).map_err(malformed)
 }
 
 impl Identities for PostgresIdentities {
@@ -74,12 +82,13 @@ impl Identities for PostgresIdentities {
             let mut conn = postgres.conn().await?;
             let bind = conn.prepare(&sql.bind).await?;
             let row = conn.client.query_one(&bind, &[&to_column(name.as_str()), &&own[..]]).await?;
+            postgres.changed(row.try_get(1)?);
             signing_key(&row)
         });
         async move {
             let bound = bound.await.and_then(|bound| bound).map_err(IdentityError::unavailable)?;
             let other = || IdentityError::BoundToAnother { key: key.clone() };
-            (bound == *wanted).then_some(()).ok_or_else(other)
+            (bound.as_ref() == Some(wanted)).then_some(()).ok_or_else(other)
         }
         .boxed()
     }
@@ -93,7 +102,7 @@ impl Identities for PostgresIdentities {
             let mut conn = postgres.conn().await?;
             let find = conn.prepare(&sql.find).await?;
             let row = conn.client.query_opt(&find, &[&to_column(name.as_str())]).await?;
-            row.as_ref().map(signing_key).transpose()
+            row.as_ref().map_or(Ok(None), signing_key)
         });
         found.map(|found| found.and_then(|found| found).map_err(IdentityError::unavailable)).boxed()
     }
@@ -122,7 +131,7 @@ impl Identities for PostgresIdentities {
             };
             let Some(row) = row else { return Ok(None) };
             postgres.changed(row.try_get(1)?);
-            signing_key(&row).map(Some)
+            signing_key(&row)
         });
         before
             .map(|before| before.and_then(|before| before).map_err(IdentityError::unavailable))

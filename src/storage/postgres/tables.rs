@@ -128,18 +128,36 @@ impl Tables {
     /// Parts of a statement that counts a change, if `happened` has a row. They make sure that no other node appends
     /// anything under the old state before it has heard of the change. Appends in progress end first.
     pub(crate) fn count_change(&self, happened: &str) -> String {
-        let Self { meta, nodes, node, .. } = self;
+        let Self { nodes, node, .. } = self;
+        let counted = self.counted(happened);
         format!(
-            "counted AS (UPDATE {meta} SET changes = changes + 1 WHERE EXISTS (SELECT FROM {happened}) RETURNING changes), \
-             fenced AS (UPDATE {nodes} AS n SET changes = c.changes FROM counted AS c WHERE n.node <> '{node}')"
+            "{counted}, fenced AS (UPDATE {nodes} AS n SET changes = c.changes FROM counted AS c WHERE n.node <> '{node}')"
         )
     }
 
     /// The same, for a change of the key `$1`.
     pub(crate) fn count_change_of_key(&self, happened: &str) -> String {
-        let (counted, table) = (self.count_change(happened), &self.changed_keys);
+        let counted = self.count_change(happened);
+        format!("{counted}, {}", self.noted())
+    }
+
+    /// The same, for a change of the key `$1` that other nodes hear of a moment later, and that refuses none of their appends.
+    pub(crate) fn tell_change_of_key(&self, happened: &str) -> String {
+        let counted = self.counted(happened);
+        format!("{counted}, {}", self.noted())
+    }
+
+    fn counted(&self, happened: &str) -> String {
+        let meta = &self.meta;
         format!(
-            "{counted}, noted AS (INSERT INTO {table} SELECT changes, $1 FROM counted), \
+            "counted AS (UPDATE {meta} SET changes = changes + 1 WHERE EXISTS (SELECT FROM {happened}) RETURNING changes)"
+        )
+    }
+
+    fn noted(&self) -> String {
+        let table = &self.changed_keys;
+        format!(
+            "noted AS (INSERT INTO {table} SELECT changes, $1 FROM counted), \
              forgotten AS (DELETE FROM {table} WHERE change < (SELECT changes - {CHANGED_KEYS_MAX} FROM counted))"
         )
     }
