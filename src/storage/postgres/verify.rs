@@ -145,7 +145,7 @@ async fn table(
 }
 
 /// What else may have content that was erased before this position of the WAL.
-async fn elsewhere(conn: &mut Conn, lsn: &str) -> Result<Vec<String>, Failed> {
+pub(super) async fn elsewhere(conn: &mut Conn, lsn: &str) -> Result<Vec<String>, Failed> {
     let mut all = Vec::new();
     let told = |rows: Vec<Row>, all: &mut Vec<String>| -> Result<(), Failed> {
         for row in rows {
@@ -163,8 +163,10 @@ async fn elsewhere(conn: &mut Conn, lsn: &str) -> Result<Vec<String>, Failed> {
              FROM pg_prepared_xacts WHERE $1::text IS NOT NULL LIMIT 10",
         "SELECT format('replication slot %s keeps WAL from before the last erasure, at %s', slot_name, restart_lsn) \
              FROM pg_replication_slots WHERE restart_lsn < $1::text::pg_lsn ORDER BY slot_name LIMIT 100",
-        "SELECT format('standby %s has not replayed the last erasure yet', \
-             coalesce(nullif(application_name, ''), client_addr::text, pid::text)) FROM pg_stat_replication \
+        // A role without these rights sees only that there is one.
+        "SELECT format(CASE WHEN state IS NULL THEN 'role %2$I cannot see whether standby %1$s has replayed the last erasure; to let it: \
+             GRANT pg_read_all_stats TO %2$I (or pg_monitor)' ELSE 'standby %1$s has not replayed the last erasure yet' END, \
+             coalesce(nullif(application_name, ''), client_addr::text, pid::text), current_user) FROM pg_stat_replication \
              WHERE replay_lsn IS NULL OR replay_lsn < $1::text::pg_lsn ORDER BY 1 LIMIT 100",
         "SELECT format('WAL up to %s (the last erasure) has the content: the server removes or reuses those files after later \
              checkpoints (wal_keep_size is %s)%s', $1::text, current_setting('wal_keep_size'), \
