@@ -175,6 +175,7 @@ impl Erasures {
     async fn run(&self) {
         // What is found at first was begun before this server was started.
         let mut known: Option<HashMap<Box<str>, Instant>> = None;
+        let mut is_said = false;
         loop {
             let all = self.begun.look(|all| {
                 all.iter().map(|(name, begun)| (name.clone(), begun.clone())).collect::<Vec<_>>()
@@ -199,11 +200,7 @@ impl Erasures {
                 }
             }
             known = self.begun.is_read().then_some(due);
-            if let Err(error) = self.tell_again().await {
-                log::warn!(
-                    "handlers are not told yet of what was erased again; the server tries again: {error}"
-                );
-            }
+            self.tell_again(&mut is_said).await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
