@@ -50,9 +50,23 @@ pub enum TrimError {
     /// The store cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The change could not be stored, or it is not known whether it was.
-    #[error(transparent)]
+    /// The erasure could not be stored, or it is not known whether it was.
+    #[error("{}", told("erased", .0))]
     Append(#[from] AppendError),
+    /// The trim could not be stored, or it is not known whether it was.
+    #[error("{}", told("trimmed", .0))]
+    Trim(AppendError),
+}
+
+/// An append's error, in the words of what was to be done.
+fn told(done: &str, error: &AppendError) -> String {
+    match error {
+        AppendError::Definite(cause) => format!("nothing was {done}: {cause}"),
+        AppendError::Indefinite(cause) => {
+            format!("it is not known whether it was {done}, try again: {cause}")
+        }
+        AppendError::Overtaken => format!("nothing was {done}: another server was faster"),
+    }
 }
 
 /// Trims the store of `log` up to `last`, which must be durable, or as far as all groups that `journal` knows have
@@ -74,7 +88,7 @@ pub async fn trim(
         if let Some(journal) = journal {
             forget_rows(journal, store, log, to).await?;
         }
-        log.trim(to).await?;
+        log.trim(to).await.map_err(TrimError::Trim)?;
     }
     Ok(Trimming { trimmed: log.trimmed(), wanted: last, behind })
 }
