@@ -94,17 +94,23 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
     primary.stop_now();
     // The database is asked each second, and a standby may take over between two questions.
     wait_for("it says that it has lost it", || said(&node, lost) >= 1);
+    // It looks every five seconds whether there is something to tell handlers.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(said(&node, "handlers are not told"), 0, "{}", node.log());
     standby.start_again();
     standby.promote();
     wait_for("it says that it has it again", || said(&node, "can be used again") >= 1);
     // A busy machine may lose it twice; each loss is told once.
     assert!((1..=3).contains(&said(&node, lost)), "{}", node.log());
+    let refused = "its head is 1, and this node has shown entries up to 5";
+    wait_for("it is found though nobody writes", || said(&node, refused) >= 1);
+    assert!(node.log().contains("run `eventlog-server heal --database URL`"), "{}", node.log());
+    write(&mut socket, 6).await.expect_err("2 would be given out again");
     // Now and after a kill.
-    for killed in 1..=2 {
+    let mut said_before = 0;
+    for _ in 1..=2 {
         let mut tries = 0;
-        while node.log().matches("its head is 1, and this node has shown entries up to 5").count()
-            < killed
-        {
+        while said(&node, refused) <= said_before {
             write(&mut socket, 6).await.expect_err("5 would be given out again");
             tokio::time::sleep(Duration::from_millis(100)).await;
             tries += 1;
@@ -114,6 +120,7 @@ async fn a_standby_that_was_behind_is_found_out_by_the_heads_that_were_shown_bef
         let metrics = get(address.parse().expect("an address"), "/metrics").await;
         assert!(metrics.contains("\neventlog_storage_stores_refused 1\n"), "{metrics}");
         node.kill();
+        said_before = said(&node, refused);
         socket = Socket::connect(&node.url()).await;
     }
     let rows = standby.sql(&database_at(&standby, &database), "SELECT count(*) FROM effect_events");

@@ -166,6 +166,12 @@ impl Bus {
         self.told_changes.lock().take()
     }
 
+    /// The number of changes when the database was asked last.
+    #[cfg(test)]
+    pub(super) fn known_changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Makes the task ask the database soon.
     pub(super) fn ask_soon(&self) {
         self.poll_now.notify_one();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connect::Conn;
@@ -23,18 +24,31 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// See the module's description.
 pub(super) struct Fence {
     heard_of: AtomicU64,
+    turns: Mutex<Turns>,
     moved: Notify,
+}
+
+/// The order in which changes are applied.
+struct Turns {
+    /// How many were passed on.
+    asked: u64,
+    /// What the row said at the last one.
+    heard_of: u64,
+    /// The last one that was applied.
+    applied: u64,
 }
 
 /// A change that is being applied; dropping this means that it is applied.
 pub(super) struct TakingIn {
     fence: Arc<Fence>,
+    turn: u64,
     heard_of: u64,
 }
 
 impl Fence {
     pub(super) fn new(heard_of: u64) -> Arc<Self> {
-        Arc::new(Self { heard_of: AtomicU64::new(heard_of), moved: Notify::new() })
+        let turns = Mutex::new(Turns { asked: 0, heard_of, applied: 0 });
+        Arc::new(Self { heard_of: AtomicU64::new(heard_of), turns, moved: Notify::new() })
     }
 
     /// The value that the node's row must have.
@@ -42,8 +56,17 @@ impl Fence {
         self.heard_of.load(Ordering::Acquire) as i64
     }
 
+    /// Whether everybody was already told to check what the row demands, if it says `heard_of`.
+    pub(super) fn is_asked(&self, heard_of: u64) -> bool {
+        self.turns.lock().heard_of == heard_of
+    }
+
+    /// The row says `heard_of`, and everybody is told to check again.
     pub(super) fn when_taken_in(self: &Arc<Self>, heard_of: u64) -> TakingIn {
-        TakingIn { fence: self.clone(), heard_of }
+        let mut turns = self.turns.lock();
+        turns.asked += 1;
+        turns.heard_of = heard_of;
+        TakingIn { fence: self.clone(), turn: turns.asked, heard_of }
     }
 
     /// Waits for a change to be applied, for a while.
@@ -55,7 +78,13 @@ impl Fence {
 
 impl Drop for TakingIn {
     fn drop(&mut self) {
-        self.fence.heard_of.fetch_max(self.heard_of, Ordering::AcqRel);
+        let mut turns = self.fence.turns.lock();
+        if self.turn > turns.applied {
+            turns.applied = self.turn;
+            // It may be less than before: the row was made anew in a database that has lost changes.
+            self.fence.heard_of.store(self.heard_of, Ordering::Release);
+        }
+        drop(turns);
         self.fence.moved.notify_waiters();
     }
 }
@@ -77,12 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_counts_once_it_is_taken_in_and_none_is_taken_back() {
+    fn a_change_counts_once_it_is_taken_in_and_an_earlier_one_takes_nothing_back() {
         let fence = Fence::new(3);
         let (four, five) = (fence.when_taken_in(4), fence.when_taken_in(5));
         assert_eq!(fence.heard_of(), 3);
         drop(five);
         drop(four);
         assert_eq!(fence.heard_of(), 5);
+        drop(fence.when_taken_in(2));
+        assert_eq!(fence.heard_of(), 2, "the row was made anew in an older copy");
     }
 }

@@ -125,13 +125,8 @@ pub(super) fn check_head(
     store: &StoreId,
     head: Sequence,
 ) -> Result<(), StorageError> {
-    postgres.open_logs().check_head(store, head).map_err(|before| {
-        StorageError::corrupt(format!(
-            "store {store}: its head is {head}, and this node has shown entries up to {before}. The database has lost what it had \
-             committed: a standby that was behind has become the primary, or an older copy was put back. The store stays closed, since \
-             clients would miss what is written now"
-        ))
-    })
+    let checked = postgres.open_logs().check_head(store, head);
+    checked.map_err(|lost| StorageError::corrupt(lost.told(store)))
 }
 
 /// See [`StoreLog::lock`](crate::storage::StoreLog::lock).

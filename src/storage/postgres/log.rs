@@ -123,6 +123,7 @@ impl StoreLog for PostgresLog {
         if from > head {
             return Ok(Vec::new());
         }
+        self.state.check_kept()?;
         let (postgres, log) = (self.postgres.clone(), self.state.clone());
         self.postgres.wait(async move {
             let mut conn = postgres.conn().await?;

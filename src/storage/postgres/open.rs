@@ -1,7 +1,7 @@
 //! Which logs are open at this node.
 //!
 //! Keeps: what is heard about a store reaches its log; a log that nobody holds any more is dropped; a head below one
-//! that this node has shown is detected.
+//! that this node has shown is detected, and such a store stays refused.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -31,12 +31,49 @@ struct Shown {
     moved: HashSet<StoreId>,
     /// Stores of which the database had less when it was last asked.
     refused: HashSet<StoreId>,
+    /// Those of them that stay refused, whatever is written to them later.
+    lost: HashMap<StoreId, Lost>,
+}
+
+/// The database has less of a store than this node has shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lost {
+    head: Sequence,
+    shown: Sequence,
+}
+
+impl Lost {
+    /// What has happened to `store`, and what to do.
+    pub(super) fn told(self, store: &StoreId) -> String {
+        let Self { head, shown } = self;
+        format!(
+            "store {store}: its head is {head}, and this node has shown entries up to {shown}. The database has lost what it had \
+             committed: a standby that was behind has become the primary, or an older copy was put back. The store stays closed, since \
+             clients would miss what is written now. Stop all nodes, run `eventlog-server heal --database URL`, and start them again"
+        )
+    }
 }
 
 #[derive(Default)]
 struct Logs {
     by_store: HashMap<StoreId, Weak<LogState>>,
     kept: usize,
+}
+
+impl Shown {
+    fn move_to(&mut self, store: &StoreId, head: Sequence) {
+        if self.heads.len() >= SHOWN_MAX && !self.heads.contains_key(store) {
+            // Any of them is fine: it is not known which one matters.
+            let any = self.heads.keys().next().cloned();
+            if let Some(any) = any {
+                self.heads.remove(&any);
+                self.refused.remove(&any);
+                self.lost.remove(&any);
+            }
+        }
+        self.heads.insert(store.clone(), head);
+        self.moved.insert(store.clone());
+    }
 }
 
 impl OpenLogs {
@@ -76,39 +113,50 @@ impl OpenLogs {
         log.map(|log| (log.trimmed(), log.erasures())).unwrap_or_default()
     }
 
-    /// The open stores.
-    pub(super) fn names(&self) -> Vec<StoreId> {
+    /// The open stores with their heads, without those that stay refused.
+    pub(super) fn heads(&self) -> Vec<(StoreId, Sequence)> {
         let logs = self.logs.lock();
-        let open = logs.by_store.iter().filter(|(_, log)| log.strong_count() > 0);
-        open.map(|(store, _)| store.clone()).collect()
+        let open: Vec<_> = logs.by_store.values().filter_map(Weak::upgrade).collect();
+        drop(logs);
+        let shown = self.shown.lock();
+        let kept = open.iter().filter(|log| !shown.lost.contains_key(&log.store));
+        kept.map(|log| (log.store.clone(), log.head())).collect()
     }
 
-    /// Returns what this node has seen of a store before, if that is more than `head`; otherwise records `head`.
-    pub(super) fn check_head(&self, store: &StoreId, head: Sequence) -> Result<(), Sequence> {
+    /// Fails if this node has seen more of a store before; otherwise records `head`.
+    pub(super) fn check_head(&self, store: &StoreId, head: Sequence) -> Result<(), Lost> {
         let mut shown = self.shown.lock();
+        if let Some(lost) = shown.lost.get(store) {
+            return Err(*lost);
+        }
         let before = shown.heads.get(store).copied();
         if let Some(before) = before.filter(|before| *before > head) {
             shown.refused.insert(store.clone());
-            return Err(before);
+            return Err(Lost { head, shown: before });
         }
         shown.refused.remove(store);
-        match shown.heads.get_mut(store) {
-            Some(before) if *before == head => return Ok(()),
-            Some(before) => *before = head,
-            None => {
-                if shown.heads.len() >= SHOWN_MAX {
-                    // Any of them is fine: it is not known which one matters.
-                    let any = shown.heads.keys().next().cloned();
-                    if let Some(any) = any {
-                        shown.heads.remove(&any);
-                        shown.refused.remove(&any);
-                    }
-                }
-                shown.heads.insert(store.clone(), head);
-            }
+        if before != Some(head) {
+            shown.move_to(store, head);
         }
-        shown.moved.insert(store.clone());
         Ok(())
+    }
+
+    /// The database has `head` as the head of a store of which this node has shown entries up to `known`: it stays refused from now
+    /// on. Returns what to say about it.
+    pub(super) fn lose(&self, store: &StoreId, head: Sequence, known: Sequence) -> String {
+        let mut shown = self.shown.lock();
+        let most = shown.heads.get(store).map_or(known, |before| known.max(*before));
+        shown.move_to(store, most);
+        let lost = Lost { head, shown: most };
+        shown.refused.insert(store.clone());
+        shown.lost.insert(store.clone(), lost);
+        drop(shown);
+        let told = lost.told(store);
+        let log = self.logs.lock().by_store.get(store).and_then(Weak::upgrade);
+        if let Some(log) = log {
+            log.lose(&told);
+        }
+        told
     }
 
     /// How many stores are refused, since the database has less of them than this node has shown.

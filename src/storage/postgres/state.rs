@@ -26,6 +26,8 @@ pub(super) struct LogState {
 struct State {
     /// The store was opened again since, or an append failed: this object appends nothing any more.
     ended: Option<AppendError>,
+    /// The database has lost entries of the store: what to say about it. Nothing is read any more.
+    lost: Option<Arc<str>>,
     /// The last durable sequence that this node knows of.
     head: Sequence,
     /// The end of what was handed in.
@@ -91,6 +93,7 @@ impl LogState {
     pub(super) fn new(store: StoreId) -> Arc<Self> {
         let state = State {
             ended: Some(AppendError::Definite("the store is not open yet".into())),
+            lost: None,
             head: Sequence::ZERO,
             tail: Sequence::ZERO,
             totals: Totals::default(),
@@ -119,6 +122,18 @@ impl LogState {
         while state.pending > 0 {
             self.settled.wait(&mut state);
         }
+    }
+
+    /// Ends it, because the database has lost entries of the store.
+    pub(super) fn lose(&self, told: &str) {
+        let (mut state, told) = (self.state.lock(), Arc::<str>::from(told));
+        state.ended = Some(AppendError::Definite(told.clone()));
+        state.lost = Some(told);
+    }
+
+    /// Fails if the database has lost entries of the store: there are others in their places.
+    pub(super) fn check_kept(&self) -> Result<(), StorageError> {
+        self.state.lock().lost.clone().map_or(Ok(()), |told| Err(StorageError::Corrupt(told)))
     }
 
     /// Waits until everything handed in so far is answered. Blocks.
@@ -309,6 +324,7 @@ impl State {
         match &self.ended {
             None => {}
             Some(AppendError::Overtaken) => return Err(AppendError::Overtaken),
+            Some(ended) if self.lost.is_some() => return Err(ended.clone()),
             Some(_) => return Err(AppendError::Definite("the log ended before".into())),
         }
         check_consecutive(self.tail, &segments).map_err(AppendError::Definite)?;

@@ -1,5 +1,9 @@
 //! Two nodes on one database, and the effects of changes that somebody else makes to its tables.
 
+mod changes;
+mod lost;
+mod verify;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
 //! What a node asks the database now and then: heads of open stores, changes of keys and records, and whether it can be
 //! used.
 //!
-//! Keeps: what a lost notification would have reported is found anyway.
+//! Keeps: what a lost notification would have reported is found anyway; a store of which the database has lost entries is refused, also
+//! if nobody writes to it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use super::super::tables::{CHANGED_KEYS_MAX, Tables};
 use super::super::text::{from_column, to_column};
 use super::super::trim::trimmed;
 use super::{AGAIN, Bus};
-use crate::model::{PublicKey, StoreId};
+use crate::model::{PublicKey, Sequence, StoreId};
 use crate::storage::KeysChanged;
 
 /// How often heads are requested. Without notifications, it is more often.
@@ -30,6 +32,9 @@ const SEEN_EVERY: Duration = Duration::from_secs(60);
 
 /// The minimum time between two lines that say that the database is lost.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// By store: its head, how far it is trimmed, and the number of its last erasure.
+type Heads = HashMap<StoreId, (Sequence, Sequence, u64)>;
 
 /// Decides what is logged when the database cannot be used: one line at the beginning and one at the end, and nothing about failures
 /// that follow at once.
@@ -92,7 +97,9 @@ impl Bus {
         heard_of: u64,
     ) -> Result<(), Failed> {
         let known = self.changes.load(Ordering::Acquire);
-        if changes == known {
+        // Not if the row was made anew: then it also counts this node's own changes, which raise no row otherwise.
+        let is_asked = self.fence.is_asked(heard_of);
+        if changes == known && is_asked {
             // It has heard of all changes, unless one is being applied.
             return Ok(());
         }
@@ -110,13 +117,17 @@ impl Bus {
                 keys.push(key);
             }
         }
-        let is_few = changes > known && changes - known < CHANGED_KEYS_MAX as u64;
+        let is_few = changes >= known && changes - known < CHANGED_KEYS_MAX as u64;
         let all_own = is_few && (known + 1..=changes).all(is_own);
         own.retain(|change| *change > changes);
         drop(own);
         self.changes.store(changes, Ordering::Release);
+        if all_own && is_asked {
+            // Changes of others may still be being applied.
+            return Ok(());
+        }
         let taken_in = self.fence.when_taken_in(heard_of);
-        if !all_own && self.told_changes.lock().is_none() {
+        if self.told_changes.lock().is_none() {
             // Some may be gone by now; and a number that went back belongs to another database.
             let keys = is_few.then_some(keys);
             // Once the server has ended, nobody follows any more.
@@ -144,11 +155,11 @@ impl Bus {
         Ok(())
     }
 
-    async fn poll_once(&self, conn: &mut Option<Conn>) -> Result<(), Failed> {
-        if conn.as_ref().is_none_or(|conn| conn.client.is_closed()) {
-            *conn = Some(self.connector.connect(None).await?.0);
+    async fn poll_once(&self, kept: &mut Option<Conn>) -> Result<(), Failed> {
+        if kept.as_ref().is_none_or(|conn| conn.client.is_closed()) {
+            *kept = Some(self.connector.connect(None).await?.0);
         }
-        let Some(conn) = conn.as_mut() else { return Ok(()) };
+        let Some(conn) = kept.as_mut() else { return Ok(()) };
         let Tables { meta, nodes, node, .. } = &*self.tables;
         let ask = format!(
             "SELECT m.changes, n.changes, m.erasures FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1"
@@ -170,22 +181,30 @@ impl Bus {
         }
         self.say_seen(conn).await?;
         self.erased.follow(conn, &self.tables, erasures.cast_unsigned()).await;
-        let stores = self.open.names();
-        let mut trimmed_elsewhere = Vec::new();
-        for some in stores.chunks(HEADS_AT_ONCE) {
-            let names: Vec<_> = some.iter().map(|store| to_column(store.as_str())).collect();
-            let statement = conn.prepare(&self.tables.sql.heads).await?;
-            for row in conn.client.query(&statement, &[&names]).await? {
-                let (name, next, trimmed, erasures): (&str, i64, i64, i64) =
-                    (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-                let (store, head) = (StoreId::new(&*from_column(name)), sequence(next - 1));
-                let (Ok(store), Ok(head), Ok(trimmed)) = (store, head, sequence(trimmed)) else {
+        let behind = self.ask_heads(conn).await?;
+        if !behind.is_empty() {
+            *kept = Some(self.refuse(&behind).await?);
+        }
+        Ok(())
+    }
+
+    /// Asks for the heads of the open stores. Returns those that are below what this node knows, with that.
+    async fn ask_heads(&self, conn: &mut Conn) -> Result<Vec<(StoreId, Sequence)>, Failed> {
+        // Taken before the question: what this node appends meanwhile may not be in the answer.
+        let open = self.open.heads();
+        let (mut trimmed_elsewhere, mut behind) = (Vec::new(), Vec::new());
+        for some in open.chunks(HEADS_AT_ONCE) {
+            let found = self.heads(conn, some).await?;
+            for (store, known) in some {
+                let (head, trimmed, erasures) = found.get(store).copied().unwrap_or_default();
+                if head < *known {
+                    behind.push((store.clone(), *known));
                     continue;
-                };
-                self.open.hear(&store, head);
-                let known = self.open.trimmed(&store);
-                if trimmed > known.0 || erasures.cast_unsigned() > known.1 {
-                    trimmed_elsewhere.push(store);
+                }
+                self.open.hear(store, head);
+                let known = self.open.trimmed(store);
+                if trimmed > known.0 || erasures > known.1 {
+                    trimmed_elsewhere.push(store.clone());
                 }
             }
         }
@@ -195,6 +214,44 @@ impl Bus {
                 .map_err(|error| Failed::new(error.to_string()))?;
             self.open.hear_trimmed(&store, trimmed);
         }
-        Ok(())
+        Ok(behind)
+    }
+
+    /// The head of each store in the database, how far it is trimmed, and the number of its last erasure.
+    async fn heads(
+        &self,
+        conn: &mut Conn,
+        stores: &[(StoreId, Sequence)],
+    ) -> Result<Heads, Failed> {
+        let names: Vec<_> = stores.iter().map(|(store, _)| to_column(store.as_str())).collect();
+        let statement = conn.prepare(&self.tables.sql.heads).await?;
+        let mut found = HashMap::with_capacity(stores.len());
+        for row in conn.client.query(&statement, &[&names]).await? {
+            let (name, next, trimmed, erasures): (&str, i64, i64, i64) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+            let Ok(store) = StoreId::new(&*from_column(name)) else { continue };
+            // What is no sequence is below every head.
+            let (head, trimmed) = (sequence(next - 1), sequence(trimmed));
+            let (head, trimmed) = (head.unwrap_or_default(), trimmed.unwrap_or_default());
+            found.insert(store, (head, trimmed, erasures.cast_unsigned()));
+        }
+        Ok(found)
+    }
+
+    /// Refuses these stores from now on, unless the database has what this node knows of them after all: an old connection may still
+    /// lead to a server that was the primary before. Returns a new connection.
+    async fn refuse(&self, behind: &[(StoreId, Sequence)]) -> Result<Conn, Failed> {
+        let (mut conn, _) = self.connector.connect(None).await?;
+        for some in behind.chunks(HEADS_AT_ONCE) {
+            let found = self.heads(&mut conn, some).await?;
+            for (store, known) in some {
+                let head = found.get(store).map(|(head, ..)| *head).unwrap_or_default();
+                if head < *known {
+                    let told = self.open.lose(store, head, *known);
+                    log::error!(store:%; "{told}");
+                }
+            }
+        }
+        Ok(conn)
     }
 }
