@@ -7,9 +7,9 @@ use eventlog_server::model::{Batch, EntryId, EntryRef, Sequence};
 use eventlog_server::protocol::rpc::{Acks, Call, Part, RequestId, encode_write_entries};
 use tempfile::tempdir;
 
-use crate::support::http;
-use crate::support::process::Process;
-use crate::support::rpc::{DEFAULT, RpcSocket};
+use crate::support::process::{Process, binary};
+use crate::support::rpc::{DEFAULT, RpcSocket, acks, framed_entry};
+use crate::support::{batch, http};
 
 /// How many entries; `EVENTLOG_TEST_LARGE_ENTRIES=1000000` makes them 1,000,000, and 200 MiB or more.
 const ENTRIES: usize = 100_000;
@@ -128,5 +128,55 @@ async fn a_large_write_takes_little_memory_and_a_kill_between_its_pieces_loses_n
             next += 1;
         }
         reader.ack(&feed).await;
+    }
+}
+
+/// The first part of a set that does not fit into a message.
+async fn begin(client: &mut RpcSocket, data: &[u8]) -> RequestId {
+    let total = data.len().div_ceil(CHUNK_BYTES) as u64;
+    let part = Part { id: 0, index: 0, total, data: &data[..CHUNK_BYTES] };
+    client.call(&Call::WriteChunked(part)).await
+}
+
+/// Two begin a set and stop. Whoever waits meanwhile is not closed for that, and comes in the order of arrival.
+#[tokio::test]
+async fn sets_that_wait_for_room_come_in_order_and_are_not_too_old() {
+    let directory = tempdir().expect("a directory");
+    let mut server = binary();
+    server.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
+    // Room for one of three parts.
+    for (name, value) in [
+        ("EVENTLOG_LIMITS_MESSAGE_BYTES_MAX", "600000"),
+        ("EVENTLOG_SPILL_BYTES_MAX", "2MiB"),
+        ("EVENTLOG_LIMITS_CHUNK_SET_AGE_MAX", "3s"),
+    ] {
+        server.env(name, value);
+    }
+    let server = Process::start(server);
+    let entries: Vec<_> =
+        (0..3).map(|n| framed_entry("E", &n.to_string(), &vec![7; 500_000])).collect();
+    let mut waiting = Vec::new();
+    for (number, name) in ["alice", "bob", "carol"].into_iter().enumerate() {
+        let mut client = RpcSocket::authenticated(&rpc_url(&server), &[name]).await;
+        let data = encode_write_entries(name, DEFAULT, &batch(&entries));
+        let first = begin(&mut client, &data).await;
+        while number > 0 && metric(&server, "eventlog_spill_sets_waiting").await < number {
+            tokio::task::yield_now().await;
+        }
+        waiting.push((client, first, data));
+    }
+    let [(alice, of_alice, _), (bob, of_bob, _), (carol, of_carol, data)] = &mut waiting[..] else {
+        panic!("three of them")
+    };
+    for (client, first) in [(alice, of_alice), (bob, of_bob)] {
+        assert_eq!(client.acked(first).await, Ok(vec![]));
+        assert_eq!(client.socket.close_code().await, Some(1002));
+    }
+    assert_eq!(carol.acked(of_carol).await, Ok(vec![]));
+    let total = data.len().div_ceil(CHUNK_BYTES) as u64;
+    for (index, part) in (0..).zip(data.chunks(CHUNK_BYTES)).skip(1) {
+        let part = carol.call(&Call::WriteChunked(Part { id: 0, index, total, data: part })).await;
+        let expected = if index + 1 == total { acks(&entries, &[1, 2, 3]) } else { vec![] };
+        assert_eq!(carol.acked(&part).await, Ok(expected));
     }
 }

@@ -170,7 +170,8 @@ async fn an_export_to_a_file_that_exists_says_what_to_do() {
 
 #[tokio::test]
 async fn a_full_quarantine_is_said_once_and_another_key_gets_on() {
-    let server = Logged::start(&configuration(100_000, ""));
+    let limits = configuration(100_000, "") + "quarantine_bytes_max = \"550KiB\"\n";
+    let server = Logged::start(&limits);
     let (mine, others) = (
         framed_entry("Large", "a", &vec![1; 300_000]),
         framed_entry("Large", "b", &vec![1; 200_000]),
@@ -189,6 +190,11 @@ async fn a_full_quarantine_is_said_once_and_another_key_gets_on() {
     };
     assert_eq!(said(&server), 1);
     write(&server, "bob", &[others], &[]).await;
+    // What all of them have together is bounded as well.
+    let last = framed_entry("Large", "c", &vec![1; 100_001]);
+    let refused = client(&server, "bob").await.write("bob", &[last]).await;
+    let refused = refused.expect_err("there is no room").message;
+    assert!(refused.contains("(quarantine_bytes_max)"), "{refused}");
     let to: SocketAddr = server.serve().address().parse().expect("an address");
     for (path, status) in [("9", 404), ("9/payload", 404), ("x", 400), ("-1/payload", 400)] {
         let answer = http::get_with_token(to, &format!("/admin/quarantine/{path}"), ADMIN).await;

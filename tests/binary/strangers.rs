@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use eventlog_server::model::Limits;
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -155,6 +156,17 @@ async fn a_healthy_client_gets_in_while_2000_that_trickle_are_held() {
     }
     over.store(true, Ordering::Relaxed);
     while strangers.join_next().await.is_some() {}
+}
+
+/// Of a stranger, until it is whole.
+#[tokio::test]
+async fn a_lone_first_write_may_be_as_large_as_a_message() {
+    let directory = tempdir().expect("a directory");
+    let server = Serve::dev(directory.path());
+    let mut client = Socket::connect(&server.url).await;
+    let most = Limits::default().message_bytes_max - 1_000;
+    client.write_in_chunks(&key("alice"), 1, &batch(&[entry("E", "", &vec![1; most])])).await;
+    assert_eq!(client.next_ack().await, (1, vec![1]));
 }
 
 /// An administrator's requests are not limited to 32 KiB, whoever else waits.

@@ -4,9 +4,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use eventlog_server::protocol::msgpack::{ErrorCode, encode_write};
+use eventlog_server::protocol::rpc::{self, Call, encode_write_entries};
 use tempfile::tempdir;
 
 use super::process::{Serve, command, data, lines, logged};
+use crate::support::rpc::{DEFAULT, RpcSocket, acks, framed_entry};
+use crate::support::socket::Socket;
+use crate::support::{batch, key};
 
 /// A whole answer to these bytes.
 fn exchange(server: &Serve, sent: &[u8]) -> String {
@@ -205,4 +211,38 @@ fn connections_are_kept_for_as_long_as_the_configuration_says() {
         assert_eq!(received.matches("HTTP/1.1 200 ").count(), answers, "{received}");
         assert_eq!(received.matches("connection: close\r\n").count(), 1, "{received}");
     }
+}
+
+/// Half of a surrogate pair, which JavaScript's strings may have.
+fn halve(message: &mut [u8]) {
+    let at = message.windows(4).position(|text| text == b"half").expect("the key");
+    message[at..at + 3].copy_from_slice(b"\xed\xa0\x80");
+}
+
+#[tokio::test]
+async fn text_that_is_no_text_has_its_write_refused_and_the_entry_named_and_the_connection_stays() {
+    let directory = tempdir().expect("a directory");
+    let server = Serve::dev(directory.path());
+    let entries = [framed_entry("E", "good", b""), framed_entry("E", "half", b"")];
+    let mut client = Socket::connect(&server.url).await;
+    let mut message = BytesMut::new();
+    encode_write(&mut message, &key("alice"), 7, &batch(&entries));
+    halve(&mut message);
+    client.send(message).await;
+    let refusal = client.next_refusal().await;
+    assert_eq!((refusal.code, refusal.id), (ErrorCode::InvalidRequest, Some(7)));
+    assert!(refusal.message.starts_with("entry 1: "), "{}", refusal.message);
+    client.write(&key("alice"), 8, &batch(&entries)).await;
+    assert_eq!(client.next_ack().await, (8, vec![1, 2]));
+
+    let url = format!("ws://{}/rpc", server.address());
+    let mut client = RpcSocket::authenticated(&url, &["bob"]).await;
+    let entries = [framed_entry("E", "good", b""), framed_entry("E", "half", b"")];
+    let mut data = encode_write_entries("bob", DEFAULT, &batch(&entries));
+    halve(&mut data);
+    let write = client.call(&Call::WriteSingle { data: &data }).await;
+    let refused = client.refused(&write).await;
+    assert_eq!(refused.code, rpc::ErrorCode::InvalidRequest);
+    assert!(refused.message.starts_with("entry 1: "), "{}", refused.message);
+    assert_eq!(client.write("bob", &entries).await, Ok(acks(&entries, &[3, 4])));
 }

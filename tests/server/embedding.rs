@@ -178,8 +178,15 @@ async fn routes_beside_the_servers_have_its_bounds() {
                 }
             }
         };
+        let open = |body: web::Payload| async {
+            match body.to_bytes_limited(MIB).await {
+                Ok(Ok(body)) => HttpResponse::Ok().body(body.len().to_string()),
+                _ => HttpResponse::BadRequest().finish(),
+            }
+        };
         let routes = move |config: &mut web::ServiceConfig| {
             config.route("/upload", web::post().to(upload.clone()));
+            config.route("/open", web::post().to(open));
         };
         let options = Listen { workers: 1, shutdown_timeout: Duration::from_secs(5) };
         let stopped = async { drop(stopped.await) };
@@ -190,12 +197,17 @@ async fn routes_beside_the_servers_have_its_bounds() {
     assert!(known.starts_with("HTTP/1.1 200 ") && known.ends_with("300000"), "{known}");
     let stranger = http::request(address, "POST /upload", "", "").await;
     assert!(stranger.starts_with("HTTP/1.1 401 "), "{stranger}");
+    // Of somebody whom the application takes bodies from without knowing them.
+    let some = http::request(address, "POST /open", "", &"x".repeat(20_000)).await;
+    assert!(some.starts_with("HTTP/1.1 200 ") && some.ends_with("20000"), "{some}");
+    let many = http::request(address, "POST /open", "", &body).await;
+    assert!(!many.starts_with("HTTP/1.1 200 "), "{many}");
     let mut client = Socket::connect(&format!("ws://{address}/eventlog")).await;
     client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
     assert_eq!(client.next_ack().await, (1, vec![1]));
     // A head, or the body of a stranger, that does not end.
     for begun in
-        ["POST /upload HTT", "POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx"]
+        ["POST /upload HTT", "POST /open HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx"]
     {
         let mut slow = TcpStream::connect(address).await.expect("a connection");
         slow.write_all(begun.as_bytes()).await.expect("sent");
