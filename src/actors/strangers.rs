@@ -16,6 +16,8 @@ use super::crowd::{Crowd, Full, Member};
 pub(crate) struct Stranger {
     member: Member,
     accepted: AtomicBool,
+    /// It ends as soon as it runs again.
+    ends: AtomicBool,
     /// Its place among the token holders.
     token_holder: Mutex<Option<Member>>,
 }
@@ -28,8 +30,8 @@ impl Stranger {
         push_out: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, Full> {
         let member = strangers.enter(address, push_out)?;
-        let accepted = AtomicBool::new(false);
-        Ok(Self { member, accepted, token_holder: Mutex::new(None) })
+        let (accepted, ends) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { member, accepted, ends, token_holder: Mutex::new(None) })
     }
 
     /// It has become a session, which ends in its own way. A proxy may have reported its real place, and `bytes` of its handshake are kept. If
@@ -81,6 +83,16 @@ impl Stranger {
     /// Whether it was accepted. Takes no lock of others.
     pub(crate) fn was_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Its connection ends as soon as it runs again, and nothing is left to do for it.
+    pub(crate) fn is_to_end(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its connection ends as soon as it runs again.
+    pub(crate) fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// Whether it was accepted or must go.

@@ -3,10 +3,13 @@
 //! A stranger's requests cost as much as others', and thousands of strangers may send them at once. So a connection
 //! that is not accepted yet runs only while strangers have used less than their part of the thread since it last looked
 //! at its sockets. The others wait in line, one line for each address, and the lines take turns: a connection from
-//! elsewhere does not wait behind all those of one address.
+//! elsewhere does not wait behind all those of one address. If nobody else of its address waits, it does not wait for
+//! the others at all, up to twice that part.
 //!
 //! When an accepted connection has run, strangers pause for a while as well: a thread that never pauses slows down the
 //! threads that commit.
+//!
+//! Who only has to end does not wait: its buffers would stay until then, and those of thousands add up.
 //!
 //! Keeps: at least one stranger runs each time; nobody waits while there is nothing else to do. Leaves out: how many
 //! strangers there are (`core::strangers`), what each may send (`core::patience`).
@@ -24,6 +27,9 @@ use crate::core::strangers::Place;
 
 /// How much time strangers may use of a thread until it looks at its sockets again.
 const PART: Duration = Duration::from_micros(500);
+
+/// The same for one of an address from which nobody waits.
+const PART_ELSEWHERE: Duration = Duration::from_millis(1);
 
 /// How long they pause then, if anybody else ran meanwhile.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -55,6 +61,10 @@ impl Who {
 
     fn was_accepted(&self) -> bool {
         self.0.stranger.get().is_some_and(|stranger| stranger.was_accepted())
+    }
+
+    fn ends(&self) -> bool {
+        self.0.stranger.get().is_some_and(|stranger| stranger.ends())
     }
 }
 
@@ -92,7 +102,9 @@ impl<F: Future> Future for Paced<F> {
                 pace.others.set(true);
                 return this.connection.as_mut().poll(cx);
             }
-            if !pace.may_run(&mut this.ticket, this.who.0.place, cx.waker()) {
+            let may_run =
+                this.who.ends() || pace.may_run(&mut this.ticket, this.who.0.place, cx.waker());
+            if !may_run {
                 return Poll::Pending;
             }
             let began = now();
@@ -130,6 +142,8 @@ impl Pace {
         match ticket {
             Some(waiting) if waiting.waker.will_wake(waker) => return false,
             None if line.is_empty() && self.used.get() < PART => return true,
+            // It comes from elsewhere than those who wait, and has several turns before it until it is accepted.
+            None if !line.has(place) && self.used.get() < PART_ELSEWHERE => return true,
             // If it was in line, another task runs it now, and it loses its place.
             Some(_) | None => {}
         }
@@ -198,6 +212,11 @@ impl Line {
         self.order.is_empty()
     }
 
+    /// Whether anybody waits who comes from there.
+    fn has(&self, place: Place) -> bool {
+        self.by_place.contains_key(&place)
+    }
+
     fn push(&mut self, place: Place, ticket: &Rc<Ticket>) {
         let waiting = self.by_place.entry(place).or_default();
         if waiting.is_empty() {
@@ -228,7 +247,12 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::rt::task::JoinHandle;
+
     use super::*;
+    use crate::actors::complaints::Complaints;
+    use crate::actors::crowd::Crowd;
+    use crate::model::Limits;
 
     fn place(last: u8) -> Place {
         Place::of(Some([127, 0, 0, last].into()))
@@ -253,20 +277,72 @@ mod tests {
         assert!(line.is_empty() && line.by_place.is_empty());
     }
 
+    /// Strangers of one address, each of which uses up what all of them may have.
+    fn busy(count: usize, ran: &Rc<Cell<usize>>) -> Vec<JoinHandle<()>> {
+        let stranger = || {
+            let ran = ran.clone();
+            actix_web::rt::spawn(Paced::new(Who::from(place(1)), async move {
+                PACE.with(|pace| pace.used.set(PART_ELSEWHERE));
+                ran.set(ran.get() + 1);
+            }))
+        };
+        (0..count).map(|_| stranger()).collect()
+    }
+
+    /// Returns how many of these ran before the others all waited.
+    async fn until_they_wait(count: usize, ran: &Cell<usize>) -> usize {
+        let waiting = |pace: &Pace| -> usize {
+            pace.line.borrow().by_place.values().map(VecDeque::len).sum()
+        };
+        while ran.get() + PACE.with(waiting) < count {
+            tokio::task::yield_now().await;
+        }
+        ran.get()
+    }
+
+    /// Thousands of answered strangers kept their buffers until each had its turn again.
+    #[actix_web::test]
+    async fn who_only_has_to_end_does_not_wait_for_a_turn() {
+        let [strangers, _] = Crowd::all(&Limits::default(), &Arc::new(Complaints::new()));
+        let ran = Rc::new(Cell::new(0));
+        let others = busy(200, &ran);
+        let before = until_they_wait(200, &ran).await;
+        let who = Who::from(place(1));
+        let stranger = Stranger::enter(&strangers, None, || {}).expect("there is room");
+        let stranger = Arc::new(stranger);
+        who.is(&stranger);
+        stranger.is_to_end();
+        Paced::new(who, async {}).await;
+        assert_eq!(ran.get(), before);
+        for other in others {
+            other.await.expect("it ran");
+        }
+    }
+
+    /// Until it is accepted it runs several times, and at each of them others of the crowd went first.
+    #[actix_web::test]
+    async fn who_comes_from_elsewhere_does_not_wait_for_a_crowd() {
+        let ran = Rc::new(Cell::new(0));
+        let others = busy(200, &ran);
+        let before = until_they_wait(200, &ran).await;
+        PACE.with(|pace| pace.used.set(PART));
+        Paced::new(Who::from(place(2)), async {}).await;
+        assert_eq!(ran.get(), before);
+        // Nor do they do so without end.
+        PACE.with(|pace| pace.used.set(PART_ELSEWHERE));
+        Paced::new(Who::from(place(3)), async {}).await;
+        assert!(ran.get() > before);
+        for other in others {
+            other.await.expect("it ran");
+        }
+    }
+
     /// Thousands of busy strangers and one accepted connection, on one thread.
     #[actix_web::test]
     async fn who_was_accepted_goes_before_strangers_who_wait() {
         const STRANGERS: usize = 200;
         let ran = Rc::new(Cell::new(0));
-        let strangers: Vec<_> = (0..STRANGERS)
-            .map(|_| {
-                let ran = ran.clone();
-                actix_web::rt::spawn(Paced::new(Who::from(place(1)), async move {
-                    PACE.with(|pace| pace.used.set(PART));
-                    ran.set(ran.get() + 1);
-                }))
-            })
-            .collect();
+        let strangers = busy(STRANGERS, &ran);
         let mut turns = 0;
         while ran.get() < STRANGERS {
             // As a task does when its socket has become ready.

@@ -185,6 +185,7 @@ impl Talk {
     pub(super) fn flushed(&mut self, cx: &Context<'_>) {
         self.to_read.over();
         if self.answers.flushed() {
+            self.stranger.is_to_end();
             cx.waker().wake_by_ref();
         }
         if std::mem::take(&mut self.sends) {
