@@ -53,7 +53,5 @@ mod tail;
 mod tls;
 mod token_holders;
 mod tour;
-#[cfg(feature = "otel")]
-mod traces;
 mod trim;
 mod wrong_peers;

@@ -1,4 +1,12 @@
-//! Traces of writes, as a collector receives them.
+//! Traces of writes, as a collector receives them. A test binary of its own: nothing else is compiled with the feature `otel`.
+
+#![allow(missing_docs, unreachable_pub, dead_code)] // a test binary has no public side
+#![expect(clippy::disallowed_methods, reason = "tests time what they wait for, and break files")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_errors_doc)]
+
+#[path = "binary/process.rs"]
+mod process;
+mod support;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,9 +18,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::tempdir;
 
-use super::process::{Serve, command, data, logged};
-use crate::support::socket::Socket;
-use crate::support::{batch, entry, key};
+use process::{Ended, Serve, command, data, logged};
+use support::socket::Socket;
+use support::{batch, entry, key};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -144,7 +152,7 @@ fn what_is_wrong_with_traces_is_said_at_the_start() {
         serve.arg(data(&directory.path().join("data")));
         serve.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
         serve.env("OTEL_TRACES_SAMPLER_ARG", arg);
-        let said = super::process::Ended::of(serve.spawn().expect("it starts")).failed(1);
+        let said = Ended::of(serve.spawn().expect("it starts")).failed(1);
         assert!(said.contains(word), "{said}");
     }
 }
