@@ -24,6 +24,7 @@ pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod newcomers;
 pub(crate) mod open;
+pub(crate) mod permit;
 pub(crate) mod quarantine;
 pub(crate) mod quotas;
 pub(crate) mod reads;

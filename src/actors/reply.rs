@@ -6,6 +6,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::inbox::{Inbox, Notice};
+use super::permit::Permit;
+use super::session::refusal::Refusal;
 use super::trace::Trace;
 use crate::core::store::Acked;
 
@@ -26,6 +28,9 @@ pub(crate) enum WriteFailure {
         /// How much it may hold.
         bytes_max: u64,
     },
+    /// It did not happen, because it is not allowed any more.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
 }
 
 /// Where the answer of one write goes. If it is dropped without an answer (because its actor panicked), it answers
@@ -36,6 +41,8 @@ pub(crate) struct Reply {
     /// When the write was sent.
     began: Instant,
     trace: Trace,
+    /// `None` if nobody can change meanwhile what was allowed, or nothing had to be.
+    permit: Option<Box<Permit>>,
 }
 
 #[derive(Debug)]
@@ -56,13 +63,29 @@ impl Reply {
     }
 
     fn new(to: To) -> Self {
-        Self { to: Some(to), began: Instant::now(), trace: Trace::default() }
+        Self { to: Some(to), began: Instant::now(), trace: Trace::default(), permit: None }
     }
 
     /// The same answer, of a write with this trace.
     pub(crate) fn with_trace(mut self, trace: Trace) -> Self {
         self.trace = trace;
         self
+    }
+
+    /// The same answer, of a write that was allowed with this.
+    pub(crate) fn with_permit(mut self, permit: Option<Permit>) -> Self {
+        self.permit = permit.map(Box::new);
+        self
+    }
+
+    /// What the write was allowed with, if that can change.
+    pub(crate) fn permit(&self) -> Option<&Permit> {
+        self.permit.as_deref()
+    }
+
+    /// See [`Reply::permit`].
+    pub(crate) fn permit_mut(&mut self) -> Option<&mut Permit> {
+        self.permit.as_deref_mut()
     }
 
     /// The trace of the write, if it is traced.

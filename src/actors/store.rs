@@ -6,6 +6,7 @@
 
 mod handle;
 mod others;
+mod stale;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::core::room::Room;
 use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
 use crate::model::seldom::Seldom;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, Storage, StorageError, StoreLog};
+use crate::storage::{AppendError, Heard, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
 const REOPEN_DELAY_MAX: Duration = Duration::from_secs(5);
@@ -129,10 +130,14 @@ impl StoreActor {
             self.place_locked(ctx);
         } else {
             while let Some(group) = self.core.take_group() {
+                let Some(heard) = self.heard_by(&group) else {
+                    self.check_again(group, ctx);
+                    continue;
+                };
                 let ids = group.ids();
                 match self.log.probe(&ids) {
-                    Some(known) => self.place_freely(group, &known, ctx),
-                    None => self.look_up(group, ids, ctx),
+                    Some(known) => self.place_freely(group, &known, heard, ctx),
+                    None => self.look_up(group, ids, heard, ctx),
                 }
             }
         }
@@ -151,7 +156,13 @@ impl StoreActor {
     }
 
     /// Asks the disk which ids are known; later groups wait.
-    fn look_up(&mut self, group: WriteGroup<Reply>, ids: Vec<EntryId>, ctx: &mut Context<Self>) {
+    fn look_up(
+        &mut self,
+        group: WriteGroup<Reply>,
+        ids: Vec<EntryId>,
+        heard: Heard,
+        ctx: &mut Context<Self>,
+    ) {
         let (log, generation) = (self.log.clone(), self.generation);
         let lookup = tokio::task::spawn_blocking(move || log.lookup(&ids));
         let done = lookup.into_actor(self).map(move |found, actor, ctx| {
@@ -165,7 +176,7 @@ impl StoreActor {
                     actor.unplace_if_due(ctx);
                 }
                 Ok(known) => {
-                    actor.place_freely(group, &known, ctx);
+                    actor.place_freely(group, &known, heard, ctx);
                     actor.advance(ctx);
                 }
                 Err(error) => {
@@ -184,10 +195,11 @@ impl StoreActor {
         &mut self,
         group: WriteGroup<Reply>,
         known: &[Option<Sequence>],
+        heard: Heard,
         ctx: &mut Context<Self>,
     ) {
         let log = self.log.clone();
-        self.place(group, known, move |segments| log.append(segments), ctx);
+        self.place(group, known, move |segments| log.append_allowed(segments, heard), ctx);
     }
 
     fn place(
@@ -261,6 +273,7 @@ impl StoreActor {
                 self.advance(ctx);
             }
             Err(AppendError::Overtaken) => self.overtaken(ctx),
+            Err(AppendError::Stale) => self.stale(ctx),
             Err(error) => self.fail(&error, ctx),
         }
     }
@@ -315,7 +328,9 @@ impl StoreActor {
         let failure = match error {
             AppendError::Definite(cause) => WriteFailure::Definite(cause.clone()),
             AppendError::Indefinite(cause) => WriteFailure::Indefinite(cause.clone()),
-            AppendError::Overtaken => WriteFailure::Definite(REOPENING.into()),
+            AppendError::Overtaken | AppendError::Stale => {
+                WriteFailure::Definite(REOPENING.into())
+            }
         };
         self.forget_others();
         refuse(self.core.fail().into_iter(), &failure);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::feed::{Feed, FeedSubscription};
 use super::inbox::Inbox;
 use super::newcomers::TooMany;
+use super::permit::Permit;
 use super::open::{Job, OpenStores};
 use super::registry::{AppendFromServer, RegistryActor, Resolve, Said};
 use super::reply::{Reply, WriteFailure};
@@ -22,7 +23,7 @@ use crate::core::validate::validate;
 use crate::model::{Batch, Entry, Origin, PublicKey, RemoteEntry, Sequence, StoreId};
 use crate::processing::{WriteEntries, WriteError, WriteOutcome};
 use crate::services::RegistryError;
-use crate::storage::StorageError;
+use crate::storage::{Heard, StorageError};
 
 /// The stores of a server. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +51,11 @@ impl Stores {
     /// The actor that maps keys to stores.
     pub(crate) const fn registry(&self) -> &Addr<RegistryActor> {
         &self.registry
+    }
+
+    /// See [`Storage::heard`](crate::storage::Storage::heard).
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        self.open.deps().storage.heard()
     }
 
     /// The store of a key, opened if it is not open; `said` is what the caller's proof says about it.
@@ -92,7 +98,8 @@ impl Stores {
         let AppendFromServer { store_id, entries, run_handlers } = write;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
         validate(&batch, &self.open.deps().limits.get())?;
-        self.write_batch(&store_id, batch, Origin::Server { run_handlers }, entries).await
+        let origin = Origin::Server { run_handlers };
+        self.write_batch(&store_id, (batch, origin), entries, None).await
     }
 
     /// [`Stores::write`] as a value.
@@ -105,23 +112,23 @@ impl Stores {
         })
     }
 
-    /// Appends `batch`, which has these `entries` and was validated. If it is dropped after its first poll, the write
+    /// Appends `batch`, which has these `entries`, was validated, and allowed with this `permit`. If it is dropped after its first poll, the write
     /// continues.
     pub(crate) async fn write_batch(
         &self,
         store: &StoreId,
-        batch: Batch,
-        origin: Origin,
+        (batch, origin): (Batch, Origin),
         entries: Vec<Entry>,
+        permit: Option<Permit>,
     ) -> Result<WriteOutcome, WriteError> {
         let (sender, answer) = oneshot::channel();
-        let reply = Reply::caller(sender);
+        let reply = Reply::caller(sender).with_permit(permit);
         self.append(store, vec![Write { batch, origin, sender: Sender::SERVER, reply }]);
         match answer.await {
             Ok(Ok(acked)) => Ok(outcome(&acked, entries)),
             Ok(Err(WriteFailure::Definite(cause))) => Err(WriteError::Definite(cause)),
-            Ok(Err(full @ WriteFailure::Full { .. })) => {
-                Err(WriteError::Definite(full.to_string().into()))
+            Ok(Err(refused @ (WriteFailure::Full { .. } | WriteFailure::Refused(_)))) => {
+                Err(WriteError::Definite(refused.to_string().into()))
             }
             Ok(Err(WriteFailure::Indefinite(cause))) => Err(WriteError::Indefinite(cause)),
             // A reply answers even when it is dropped.

@@ -138,6 +138,16 @@ impl<R> WriteGroup<R> {
         self.writes.iter().map(|write| &write.reply)
     }
 
+    /// The writes themselves. They can be made a group again.
+    pub(crate) fn into_writes(self) -> Vec<Write<R>> {
+        self.writes
+    }
+
+    /// The group of these, which are of one that was taken.
+    pub(crate) fn of(writes: Vec<Write<R>>) -> Self {
+        Self { writes }
+    }
+
     /// Where the answers of a group that cannot be placed go.
     pub(crate) fn into_replies(self) -> impl Iterator<Item = R> {
         self.writes.into_iter().map(|write| write.reply)

@@ -66,6 +66,7 @@ fn told(done: &str, error: &AppendError) -> String {
             format!("it is not known whether it was {done}, try again: {cause}")
         }
         AppendError::Overtaken => format!("nothing was {done}: another server was faster"),
+        AppendError::Stale => format!("nothing was {done}: keys or rights have changed"),
     }
 }
 

@@ -14,6 +14,7 @@ use futures_util::{Stream, StreamExt};
 use super::handle::Server;
 use crate::actors::changes::{self, Ended, Reader, Wanted};
 use crate::actors::feed::{Pulled, read_blocking};
+use crate::actors::permit::Permit;
 use crate::actors::reply::WriteFailure;
 use crate::actors::session::checks::{may_read, may_write};
 use crate::actors::session::refusal::Refusal;
@@ -146,10 +147,11 @@ impl Server {
         let shared = &self.inner().shared;
         let batch = Batch::from_entries(entries.iter().map(Entry::as_ref));
         self.knows_who_is_revoked()?;
-        let store = may_write(shared, caller, &names(public_key), &batch, None).await?;
-        let origin = Origin::Client(public_key.clone());
-        let store = store.feed.store();
-        Ok(shared.stores.write_batch(store, batch, origin, entries).await?)
+        let (heard, names) = (shared.stores.heard(), names(public_key));
+        let store = may_write(shared, caller, &names, &batch, None).await?;
+        let permit = heard.map(|heard| Permit::new(heard, shared.clone(), caller.clone(), names));
+        let write = (batch, Origin::Client(public_key.clone()));
+        Ok(shared.stores.write_batch(store.feed.store(), write, entries, permit).await?)
     }
 
     /// The feed of the store of `public_key` from `from` on, as a client with this key gets it: authorized, resolved,

@@ -1,4 +1,4 @@
-//! Changes of keys, revocations and grants by other servers on the same storage.
+//! Changes of keys, revocations and grants by other servers on the same storage, and by this one.
 //!
 //! Keeps: when a key loses its store or somebody is revoked at another server, their connections end here as well, as
 //! soon as this server hears of it. Leaves out: how it hears of it (`storage`).
@@ -22,8 +22,8 @@ impl Server {
         let server = self.clone();
         // Only a thread that has stopped refuses this.
         self.inner().registry_thread.arbiters()[0].spawn(async move {
-            while let Some(KeysChanged { keys, taken_in }) = changes.recv().await {
-                server.take_in(keys).await;
+            while let Some(KeysChanged { keys, only_own_keys, taken_in }) = changes.recv().await {
+                server.take_in(keys, only_own_keys).await;
                 drop(taken_in);
             }
         });
@@ -40,9 +40,12 @@ impl Server {
         }
     }
 
-    async fn take_in(&self, keys: Option<Vec<PublicKey>>) {
+    async fn take_in(&self, keys: Option<Vec<PublicKey>>, only_own_keys: bool) {
         let shared = &self.inner().shared;
         shared.resolved.key_removed();
+        if only_own_keys {
+            return;
+        }
         let keys =
             keys.unwrap_or_else(|| shared.connections.subscribed_keys().into_iter().collect());
         keys.iter().for_each(|key| shared.connections.key_removed(key));

@@ -140,7 +140,7 @@ impl InQuarantine {
         let Quarantined { store_id, public_key, .. } = quarantined;
         let (stores, origin) =
             (&self.server.inner().shared.stores, Origin::Client(public_key.clone()));
-        let written = stores.write_batch(store_id, batch, origin, vec![entry]).await?;
+        let written = stores.write_batch(store_id, (batch, origin), vec![entry], None).await?;
         Ok(written.sequence_numbers.first().copied().unwrap_or_default())
     }
 

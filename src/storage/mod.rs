@@ -14,6 +14,7 @@ pub(crate) mod archive;
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod commit_log;
 mod erased;
+mod heard;
 #[cfg(any(feature = "sled", feature = "postgres"))]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 #[cfg_attr(not(feature = "sled"), expect(dead_code, reason = "PostgreSQL needs less of it"))]
@@ -43,6 +44,7 @@ use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{mpsc, watch};
 
 pub use self::erased::{ErasedFile, ErasedPlace, ErasedReport, ErasedTable, PLACES};
+pub use self::heard::Heard;
 pub use self::node::Node;
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};
@@ -116,6 +118,14 @@ pub trait Storage: Send + Sync + 'static {
     /// Reports the changes of keys and records by all servers on the same storage, including this one, from now on.
     /// `None` if there are no other servers, which is the default. Call it once.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
+        None
+    }
+
+    /// The changes of keys and records that are applied at this server. Take it before a client's write is checked, and keep it
+    /// with the write: once there is another one, the write has to be checked again, and
+    /// [`StoreLog::append_allowed`] refuses it. `None` if there are no other servers, which is the default: then
+    /// nothing is refused.
+    fn heard(&self) -> Option<Heard> {
         None
     }
 
@@ -205,6 +215,8 @@ pub trait Storage: Send + Sync + 'static {
 pub struct KeysChanged {
     /// The keys whose store or signing key has changed, apart from records. `None` if that is not known.
     pub keys: Option<Vec<PublicKey>>,
+    /// Whether nothing has changed except for keys, by this server: it has ended their subscriptions already.
+    pub only_own_keys: bool,
     /// Drop this when the change is applied. Until then, nothing is appended on this server.
     pub taken_in: Box<dyn Send>,
 }
@@ -306,6 +318,24 @@ pub trait StoreLog: Send + Sync + 'static {
     /// happens within the call: dropping the future cancels nothing. An empty list resolves at once. A
     /// [gap](Segment::gap) is appended, and from then on read, like entries. It has no ids.
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>>;
+
+    /// Like [`StoreLog::append`], for writes that were allowed when [`Storage::heard`] was `heard`. If keys or rights have
+    /// changed since, at any server, nothing is appended ([`AppendError::Stale`]). Once such a change was answered, nothing is
+    /// appended that was allowed before it. The same as [`StoreLog::append`] if there are no other servers.
+    fn append_allowed(
+        &self,
+        segments: Vec<Segment>,
+        heard: Heard,
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        let _ = heard;
+        self.append(segments)
+    }
+
+    /// Continues behind the head after [`AppendError::Stale`], as if nothing had been passed in since. Call it only while no append of
+    /// this log is in progress. `false` if that is not possible: then [`StoreLog::lock`] is. Does not block.
+    fn go_on(&self) -> bool {
+        false
+    }
 
     /// When the entry `sequence`, which was just appended, was synced: from the start of its write until it was on
     /// disk. `None` if that is not known. Does not block.
@@ -430,14 +460,14 @@ pub struct Locked {
     pub caught_up: CaughtUp,
     /// What is known about each requested id.
     pub known: Vec<Option<Sequence>>,
-    /// [`StoreLog::append`] behind that head. It can be called once, and ends the lock. Dropping it ends the lock at
+    /// [`StoreLog::append_allowed`] behind that head. It can be called once, and ends the lock. Dropping it ends the lock at
     /// once.
     pub append: LockedAppend,
 }
 
 /// See [`Locked::append`].
 pub type LockedAppend =
-    Box<dyn FnOnce(Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> + Send>;
+    Box<dyn FnOnce(Vec<Segment>, Heard) -> BoxFuture<'static, Result<(), AppendError>> + Send>;
 
 impl std::fmt::Debug for Locked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -485,6 +515,10 @@ pub enum AppendError {
     /// possible only where [`StoreLog::follow`] reports other servers.
     #[error("nothing was appended: another server was faster")]
     Overtaken,
+    /// It did not happen: keys or rights have changed since it was allowed. Appends that are queued behind it fail in the same
+    /// way. The log continues with [`StoreLog::go_on`]. This is possible only where [`Storage::heard`] returns something.
+    #[error("nothing was appended: keys or rights have changed since it was allowed")]
+    Stale,
 }
 
 /// Fails if `segments` do not continue behind `last` without a gap, as [`StoreLog::append`] does. The error says what

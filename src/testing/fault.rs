@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::{EntryId, Observed, RemoteId, Segment, Sequence, StoreId};
 use crate::storage::{
-    AppendError, CaughtUp, Figure, Keep, KeysChanged, Locked, Node, Storage, StorageError,
+    AppendError, CaughtUp, Figure, Heard, Keep, KeysChanged, Locked, Node, Storage, StorageError,
     StoreLog, StoreSize, UsedKeys,
 };
 
@@ -144,6 +144,10 @@ impl Storage for FaultyStorage {
         self.inner.changes()
     }
 
+    fn heard(&self) -> Option<Heard> {
+        self.inner.heard()
+    }
+
     fn figures(&self) -> Vec<Figure> {
         self.inner.figures()
     }
@@ -170,6 +174,26 @@ impl Storage for FaultyStorage {
     }
 }
 
+impl FaultyLog {
+    fn appending(
+        &self,
+        append: impl FnOnce() -> BoxFuture<'static, Result<(), AppendError>>,
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        let definite = |why: &str| ready(Err(AppendError::Definite(why.into()))).boxed();
+        let indefinite = || Err(AppendError::Indefinite("told to fail".into()));
+        if self.dead.load(Ordering::SeqCst) {
+            return definite("an earlier append failed");
+        }
+        let Some(how) = self.plan.lock().next_append() else { return append() };
+        self.dead.store(true, Ordering::SeqCst);
+        match how {
+            FailedAppend::Definite => definite("told to fail"),
+            FailedAppend::IndefiniteLost => ready(indefinite()).boxed(),
+            FailedAppend::IndefiniteStored => append().map(move |_| indefinite()).boxed(),
+        }
+    }
+}
+
 impl StoreLog for FaultyLog {
     fn head(&self) -> Sequence {
         self.inner.head()
@@ -185,20 +209,19 @@ impl StoreLog for FaultyLog {
     }
 
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
-        let definite = |why: &str| ready(Err(AppendError::Definite(why.into()))).boxed();
-        let indefinite = || Err(AppendError::Indefinite("told to fail".into()));
-        if self.dead.load(Ordering::SeqCst) {
-            return definite("an earlier append failed");
-        }
-        let Some(how) = self.plan.lock().next_append() else { return self.inner.append(segments) };
-        self.dead.store(true, Ordering::SeqCst);
-        match how {
-            FailedAppend::Definite => definite("told to fail"),
-            FailedAppend::IndefiniteLost => ready(indefinite()).boxed(),
-            FailedAppend::IndefiniteStored => {
-                self.inner.append(segments).map(move |_| indefinite()).boxed()
-            }
-        }
+        self.appending(|| self.inner.append(segments))
+    }
+
+    fn append_allowed(
+        &self,
+        segments: Vec<Segment>,
+        heard: Heard,
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.appending(|| self.inner.append_allowed(segments, heard))
+    }
+
+    fn go_on(&self) -> bool {
+        self.inner.go_on()
     }
 
     fn trimmed(&self) -> Sequence {

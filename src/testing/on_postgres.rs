@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::Subject;
 use super::cluster::cluster;
-use crate::services::Records;
+use crate::services::identities::PostgresIdentities;
 use crate::services::records::PostgresRecords;
+use crate::services::registry::PostgresRegistry;
+use crate::services::{Identities, Records, StoreRegistry};
 use crate::storage::postgres::{Postgres, PostgresOptions};
 
 pub(crate) struct OnPostgres<T: ?Sized> {
@@ -29,11 +31,25 @@ pub(crate) fn open(url: &str) -> Postgres {
     Postgres::open(&PostgresOptions::new(url)).expect("it opens")
 }
 
+/// The signing keys, at this node.
+pub(crate) fn identities(postgres: &Postgres) -> Arc<dyn Identities> {
+    Arc::new(PostgresIdentities::new(postgres.clone()))
+}
+
+/// The stores of keys, at this node.
+pub(crate) fn registry(postgres: &Postgres) -> Arc<dyn StoreRegistry> {
+    Arc::new(PostgresRegistry::new(postgres.clone()))
+}
+
+/// The records, at this node.
+pub(crate) fn records(postgres: &Postgres) -> Arc<dyn Records> {
+    Arc::new(PostgresRecords::new(postgres.clone()))
+}
+
 /// Writes a record at this node, as a revocation does.
 pub(crate) fn revoke(postgres: &Postgres, who: &str) {
-    let records = PostgresRecords::new(postgres.clone());
     let name = format!("revocation/key:{who}");
-    super::wait(records.set(&name, b"{}")).expect("set");
+    super::wait(records(postgres).set(&name, b"{}")).expect("set");
 }
 
 impl<T: ?Sized> OnPostgres<T> {

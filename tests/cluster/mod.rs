@@ -13,6 +13,7 @@ mod nodes;
 mod one;
 mod pooler;
 mod quarantine;
+mod queued;
 mod several;
 mod stock;
 mod takeover;

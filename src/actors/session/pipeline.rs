@@ -30,6 +30,7 @@ use crate::actors::store::{StoreHandle, WeakStoreHandle};
 use crate::actors::trace::{Step, Trace};
 use crate::model::PublicKey;
 use crate::services::Caller;
+use crate::storage::Heard;
 
 /// Most messages that a poll takes before the thread's other connections have their turn.
 const MESSAGES_PER_POLL: usize = 512;
@@ -62,7 +63,7 @@ struct Checking<W: Wire> {
 enum Checked<W: Wire> {
     Write(Write<W>, Asked, Result<StoreHandle, Refusal>),
     /// It has waited until the quotas let it continue.
-    Held(Write<W>, StoreHandle),
+    Held(Write<W>, StoreHandle, Option<Heard>),
     Subscribe(Subscribe<W>, Result<(StoreHandle, Allowed), Refusal>),
     Identify(Identify<W>, Result<(), Refusal>),
     /// Needs no checks.
@@ -80,6 +81,8 @@ pub(super) struct Asked {
     remembered: bool,
     /// Whether the key's proof was checked since then: by this session, or by another one that has the same proof.
     proved: bool,
+    /// What the storage had heard of before.
+    pub(super) heard: Option<Heard>,
 }
 
 /// The store of a key, for as long as the registry's answer counts.
@@ -142,7 +145,7 @@ impl<W: Wire> Checked<W> {
     /// A permission from outdated checks has to be checked again; a refusal stands.
     fn again(self) -> Stage<W> {
         match self {
-            Self::Write(write, _, Ok(_)) | Self::Held(write, _) => {
+            Self::Write(write, _, Ok(_)) | Self::Held(write, ..) => {
                 Stage::Received(Request::Write(write))
             }
             Self::Subscribe(subscribe, Ok(_)) => Stage::Received(Request::Subscribe(subscribe)),
@@ -262,6 +265,7 @@ impl<W: Wire> Session<W> {
     /// The store of a write's key, if it was resolved before.
     pub(super) fn known_store(&self, names: &Names) -> (Asked, Option<StoreHandle>) {
         // Before the key is resolved: an answer from before a later removal must not count.
+        let heard = self.shared.stores.heard();
         let resolved = &self.shared.resolved;
         let (key, now) = (&names.key, resolved.asking(Clock::now()));
         let own = self.pipeline.known.as_ref();
@@ -269,20 +273,21 @@ impl<W: Wire> Session<W> {
         if let Some(known) = own
             && let Some(store) = known.store.upgrade()
         {
-            return (Asked { when: known.asked, remembered: true, proved: true }, Some(store));
+            let asked = Asked { when: known.asked, remembered: true, proved: true, heard };
+            return (asked, Some(store));
         }
         match resolved.get(key, now) {
             Some(Found { store, asked, bound }) => {
                 let proved = bound.is_some() && bound == names.proof;
                 let remembered = proved || names.proof.is_none();
-                (Asked { when: asked, remembered, proved }, Some(store))
+                (Asked { when: asked, remembered, proved, heard }, Some(store))
             }
-            None => (Asked { when: now, remembered: false, proved: false }, None),
+            None => (Asked { when: now, remembered: false, proved: false, heard }, None),
         }
     }
 
     fn remember(&mut self, names: &Names, store: &StoreHandle, asked: Asked) {
-        let (Asked { when: asked, remembered, proved: _ }, key) = (asked, &names.key);
+        let (Asked { when: asked, remembered, .. }, key) = (asked, &names.key);
         let same = |known: &ResolvedKey| known.asked == asked && known.store.is(store);
         if self.pipeline.known.as_ref().is_some_and(|known| same(known) && known.key == *key) {
             return;
@@ -304,20 +309,20 @@ impl<W: Wire> Session<W> {
                 self.accepted();
                 self.remember(&write.names, &store, asked);
                 match self.take_from_quotas(&write.names.key, &store, write.batch.bytes()) {
-                    Ok(Duration::ZERO) => self.take_write(write, store),
+                    Ok(Duration::ZERO) => self.take_write(write, store, asked.heard),
                     Ok(wait) => {
                         return Some(Stage::Checking(Checking::new(
                             write.batch.bytes(),
                             async move {
                                 tokio::time::sleep(wait).await;
-                                Checked::Held(write, store)
+                                Checked::Held(write, store, asked.heard)
                             },
                         )));
                     }
                     Err(refusal) => self.refuse_write(write.tag, &refusal),
                 }
             }
-            Checked::Held(write, store) => self.take_write(write, store),
+            Checked::Held(write, store, heard) => self.take_write(write, store, heard),
             Checked::Write(write, _, Err(refusal)) => self.refuse_write(write.tag, &refusal),
             Checked::Subscribe(subscribe, Ok((store, allowed))) => {
                 self.accepted();

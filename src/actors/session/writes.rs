@@ -12,13 +12,15 @@ use std::time::Instant;
 use super::Session;
 use super::clock::Clock;
 use super::refusal::Refusal;
-use super::wire::{Names, Wire, Write};
+use super::wire::{Wire, Write};
+use crate::actors::permit::Permit;
 use crate::actors::reply::{Reply, WriteFailure};
 use crate::actors::store::StoreHandle;
 use crate::actors::trace::{Step, Trace};
 use crate::core::connection::SubscriptionId;
 use crate::core::store::{self, Acked, Sender};
 use crate::model::Origin;
+use crate::storage::Heard;
 
 /// What a session keeps of its writes.
 pub(super) struct Writes<W: Wire> {
@@ -93,17 +95,27 @@ impl<W: Wire> Session<W> {
     }
 
     /// Sends a checked write on its way.
-    pub(super) fn take_write(&mut self, write: Write<W>, store: StoreHandle) {
-        self.put(write, store, false);
+    pub(super) fn take_write(&mut self, write: Write<W>, store: StoreHandle, heard: Option<Heard>) {
+        self.put(write, (store, heard), false);
     }
 
     /// Sends a checked piece of a large write on its way.
-    pub(super) fn take_piece(&mut self, write: Write<W>, store: StoreHandle) {
-        self.put(write, store, true);
+    pub(super) fn take_piece(&mut self, write: Write<W>, store: StoreHandle, heard: Option<Heard>) {
+        self.put(write, (store, heard), true);
     }
 
-    fn put(&mut self, write: Write<W>, store: StoreHandle, is_piece: bool) {
-        let Write { tag, names: Names { key, .. }, batch, trace } = write;
+    fn put(
+        &mut self,
+        write: Write<W>,
+        (store, heard): (StoreHandle, Option<Heard>),
+        is_piece: bool,
+    ) {
+        let Write { tag, names, batch, trace } = write;
+        let permit = heard.map(|heard| {
+            let caller = self.pipeline.caller().clone();
+            Permit::new(heard, self.shared.clone(), caller, names.clone())
+        });
+        let key = names.key;
         trace.reached(Step::Authorized);
         trace.about(store.feed.store(), (batch.len(), batch.bytes()));
         let writes = &mut self.writes;
@@ -118,6 +130,7 @@ impl<W: Wire> Session<W> {
             aside.map_or_else(Box::default, |aside| aside.of(store.feed.store(), &batch));
         let (store_of, began) = (store.clone(), Clock::now());
         let reply = Reply::session(self.inbox.clone(), number).with_trace(trace.clone());
+        let reply = reply.with_permit(permit);
         let unanswered = Unanswered {
             tag,
             store: store_of,
@@ -165,6 +178,7 @@ impl<W: Wire> Session<W> {
                 let ack = (write.tag, acked.slots.clone(), write.trace);
                 self.core.answered(write.store, write.subscription, &acked, ack);
             }
+            Err(WriteFailure::Refused(refusal)) => self.refuse_write(write.tag, &refusal),
             Err(failure) => self.refuse_write(write.tag, &failure.into()),
         }
     }

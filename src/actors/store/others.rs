@@ -55,8 +55,18 @@ impl StoreActor {
     /// The placed groups were not appended: they are placed again.
     pub(super) fn overtaken(&mut self, ctx: &mut Context<Self>) {
         log::debug!(store:% = self.store(); "store {}: another server was faster", self.store());
-        self.others.attempt += 1;
         self.others.locked_groups = LOCKED_GROUPS;
+        self.take_back(ctx);
+    }
+
+    /// The placed groups were not appended, because keys or rights have changed: they are checked again.
+    pub(super) fn stale(&mut self, ctx: &mut Context<Self>) {
+        log::debug!(store:% = self.store(); "store {}: keys or rights have changed", self.store());
+        self.take_back(ctx);
+    }
+
+    fn take_back(&mut self, ctx: &mut Context<Self>) {
+        self.others.attempt += 1;
         self.others.unplaces = true;
         self.unplace_if_due(ctx);
     }
@@ -66,7 +76,20 @@ impl StoreActor {
         if self.others.unplaces && !self.core.is_placing() {
             self.others.unplaces = false;
             self.core.unplace();
+            if self.others.locked_groups == 0 {
+                self.go_on();
+            }
             self.advance(ctx);
+        }
+    }
+
+    /// Continues behind what is shown, if nothing else was appended; otherwise the next group is placed under the lock.
+    fn go_on(&mut self) {
+        if self.log.head() == self.feed.head() && self.log.go_on() {
+            self.core.resume(self.feed.head());
+            self.core.set_room(room(&self.deps, self.store(), &*self.log));
+        } else {
+            self.others.locked_groups = 1;
         }
     }
 
@@ -87,6 +110,7 @@ impl StoreActor {
             return;
         }
         let Some(group) = self.core.take_group() else { return };
+        let Some(heard) = self.heard_by(&group) else { return self.check_again(group, ctx) };
         let (generation, erasures) = (self.generation, self.log.erasures());
         let locked = self.log.lock(self.feed.head(), group.ids());
         ctx.spawn(locked.into_actor(self).map(move |locked, actor, ctx| match locked {
@@ -95,7 +119,7 @@ impl StoreActor {
             }
             Ok(Locked { caught_up, known, append }) => {
                 actor.show_others(caught_up, erasures);
-                actor.place(group, &known, append, ctx);
+                actor.place(group, &known, move |segments| append(segments, heard), ctx);
                 // If all of it was known, nothing is in progress.
                 actor.advance(ctx);
             }

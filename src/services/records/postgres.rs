@@ -1,6 +1,6 @@
 //! Records in PostgreSQL, which all nodes share.
 //!
-//! Keeps: a change is counted in the same commit, so that every node hears of it.
+//! Keeps: a change is counted in the same commit, so that every node hears of it, unless it concerns nobody else.
 
 use std::sync::Arc;
 
@@ -10,6 +10,10 @@ use futures_util::future::BoxFuture;
 use super::{Record, Records, RecordsUnavailable};
 use crate::storage::postgres::text::{from_column, to_column};
 use crate::storage::postgres::{Failed, Order, Postgres};
+
+/// Records whose names begin with this say how much keys have written. They are saved every few seconds, and change nothing about
+/// what is allowed at other nodes.
+const UNHEARD: &str = "usage/";
 
 /// Records in a [`Postgres`].
 pub struct PostgresRecords {
@@ -21,6 +25,8 @@ pub struct PostgresRecords {
 struct Sql {
     set: String,
     remove: String,
+    set_unheard: String,
+    remove_unheard: String,
     list: String,
 }
 
@@ -30,14 +36,15 @@ impl PostgresRecords {
         let (table, counted) =
             (&postgres.tables().records, postgres.tables().count_change("always"));
         let counted = format!("WITH always AS (SELECT 1), {counted}");
+        let set = format!(
+            "INSERT INTO {table} VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+        );
+        let remove = format!("DELETE FROM {table} WHERE name = $1");
         let sql = Sql {
-            set: format!(
-                "{counted}, done AS (INSERT INTO {table} VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
-                 SELECT changes FROM counted"
-            ),
-            remove: format!(
-                "{counted}, done AS (DELETE FROM {table} WHERE name = $1) SELECT changes FROM counted"
-            ),
+            set: format!("{counted}, done AS ({set}) SELECT changes FROM counted"),
+            remove: format!("{counted}, done AS ({remove}) SELECT changes FROM counted"),
+            set_unheard: format!("WITH done AS ({set}) SELECT NULL::bigint"),
+            remove_unheard: format!("WITH done AS ({remove}) SELECT NULL::bigint"),
             list: format!("SELECT name, value FROM {table} WHERE name > $1 ORDER BY name LIMIT $2"),
         };
         Self { postgres, sql: Arc::new(sql), order: Order::default() }
@@ -50,6 +57,7 @@ impl PostgresRecords {
     ) -> BoxFuture<'_, Result<(), RecordsUnavailable>> {
         let (postgres, sql, mut turn) =
             (self.postgres.clone(), self.sql.clone(), self.order.take());
+        let is_heard = !name.starts_with(UNHEARD);
         let (name, value) = (name.to_owned(), value.map(<[u8]>::to_vec));
         let changed = self.postgres.run(async move {
             turn.come().await;
@@ -57,11 +65,13 @@ impl PostgresRecords {
             let name = to_column(&name);
             let row = match value {
                 Some(value) => {
-                    let set = conn.prepare(&sql.set).await?;
+                    let set = if is_heard { &sql.set } else { &sql.set_unheard };
+                    let set = conn.prepare(set).await?;
                     conn.client.query_one(&set, &[&name, &value]).await?
                 }
                 None => {
-                    let remove = conn.prepare(&sql.remove).await?;
+                    let remove = if is_heard { &sql.remove } else { &sql.remove_unheard };
+                    let remove = conn.prepare(remove).await?;
                     conn.client.query_one(&remove, &[&name]).await?
                 }
             };

@@ -12,12 +12,12 @@ use tokio_postgres::Statement;
 use super::connect::Conn;
 use super::facts;
 use super::failed::Failed;
-use super::fence::Fence;
 use super::read::number;
 use super::state::{LogState, Taken};
 use super::tables::Tables;
 use super::text::to_column;
 use crate::model::{EntryId, Segment};
+use crate::storage::Heard;
 
 /// What one store appends with a statement.
 pub(super) struct Part {
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Won(Vec<bool>),
     /// An id already exists; nothing happened.
     Known,
-    /// Keys or records have changed since this node last heard about them; nothing happened.
+    /// Keys or records have changed since the parts were allowed; nothing happened.
     Fenced,
     /// Nothing happened, and another attempt may succeed.
     Again(Failed),
@@ -95,7 +95,7 @@ impl<'a> Columns<'a> {
         &self,
         conn: &Conn,
         statement: &Statement,
-        (node, heard_of): (&str, i64),
+        (node, heard): (&str, i64),
     ) -> Result<Vec<i64>, Failed> {
         let ids: Vec<&[u8]> = self.ids.iter().map(|id| &id.as_bytes()[..]).collect();
         let rows = conn
@@ -118,7 +118,7 @@ impl<'a> Columns<'a> {
                     &self.keys,
                     &self.payloads,
                     &node,
-                    &heard_of,
+                    &heard,
                 ],
             )
             .await?;
@@ -126,15 +126,11 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Appends `parts`, in a transaction of its own; or in the one that `conn` is in, which it ends.
-pub(super) async fn append(
-    conn: &mut Conn,
-    tables: &Tables,
-    fence: &Fence,
-    parts: &[Part],
-) -> Outcome {
+/// Appends `parts`, in a transaction of its own; or in the one that `conn` is in, which it ends. All of them were allowed when this
+/// node had heard of the same.
+pub(super) async fn append(conn: &mut Conn, tables: &Tables, parts: &[Part]) -> Outcome {
     let warnings = conn.warnings();
-    let won = match send(conn, tables, fence, parts).await {
+    let won = match send(conn, tables, parts).await {
         Ok(won) => won,
         Err(failed) => return outcome_of(failed, tables),
     };
@@ -168,18 +164,14 @@ fn outcome_of(failed: Failed, tables: &Tables) -> Outcome {
     }
 }
 
-async fn send(
-    conn: &mut Conn,
-    tables: &Tables,
-    fence: &Fence,
-    parts: &[Part],
-) -> Result<Vec<i64>, Failed> {
+async fn send(conn: &mut Conn, tables: &Tables, parts: &[Part]) -> Result<Vec<i64>, Failed> {
     let new: Vec<Cow<'_, str>> = {
         let new = parts.iter().filter(|part| !part.taken.has_row);
         new.map(|part| to_column(part.log.store.as_str())).collect()
     };
     let statement = not_sent(conn.prepare(&tables.sql.append).await)?;
-    let (columns, node) = (Columns::of(parts), (&*tables.node, fence.heard_of()));
+    let Heard(heard) = parts.first().map(|part| part.taken.heard).unwrap_or_default();
+    let (columns, node) = (Columns::of(parts), (&*tables.node, heard.cast_signed()));
     if conn.in_transaction {
         let committed = conn.client.batch_execute("COMMIT");
         let (won, committed) = join(columns.execute(conn, &statement, node), committed).await;

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bus::Bus;
 use super::connect::Connector;
@@ -53,6 +53,8 @@ struct Shared {
     bus: Arc<Bus>,
     fence: Arc<Fence>,
     counted: Arc<Counted>,
+    /// Stores that may be locked, or wait for that, at the same time.
+    locking: Arc<Semaphore>,
     /// Held while trimmed rows are emptied: one store at a time.
     emptying: tokio::sync::Mutex<()>,
     notes: Option<Arc<Notes>>,
@@ -110,6 +112,7 @@ impl Postgres {
             }));
         }
         let pool = Pool::new(connector, options.connections_max);
+        let locking = Arc::new(Semaphore::new((options.connections_max / 2).max(1)));
         let handle = runtime.handle().clone();
         let runtime = Some(runtime);
         Ok(Self(Arc::new(Shared {
@@ -123,6 +126,7 @@ impl Postgres {
             bus,
             fence,
             counted,
+            locking,
             emptying: tokio::sync::Mutex::default(),
             notes,
             erased,
@@ -173,6 +177,12 @@ impl Postgres {
     /// A connection for a while.
     pub(crate) async fn conn(&self) -> Result<Pooled, Failed> {
         self.0.pool.get().await
+    }
+
+    /// A turn to lock a store, which ends when this is dropped.
+    pub(super) async fn turn_to_lock(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.0.locking.clone().acquire_owned().await.ok()
     }
 
     /// How many connections handlers may hold in transactions. Others need some too.

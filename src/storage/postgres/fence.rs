@@ -1,11 +1,11 @@
 //! Which changes of keys and records this node has heard of; the database checks that with each append.
 //!
 //! Keeps: once a removal, revocation or change of grants was answered at any node, nothing is appended that a node had
-//! allowed before it heard of that. Each node has a row with the last change that it must have heard of. A change
-//! raises it in the rows of all other nodes, in its own transaction; an append locks its node's row, for share, and
-//! happens only if the row says what the node has applied. So an append is either before the change, which waits for
-//! it, or finds that it is behind. A node knows its own changes at once. Leaves out: what is done about a change
-//! (`server`).
+//! allowed before it applied that, however long it has waited. Each node has a row with the last change that it must have
+//! heard of. A change raises it in the rows of all nodes, in its own transaction; an append locks its node's row, for share,
+//! and happens only if the row says what the node had applied when the writes were allowed. So an append is either before the
+//! change, which waits for it, or finds that it is behind. Leaves out: what is done about a change (`server`), and how
+//! writes are checked again (`actors::store`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +17,12 @@ use tokio::sync::Notify;
 use super::connect::Conn;
 use super::failed::Failed;
 use super::tables::Tables;
+use crate::storage::{AppendError, Heard};
 
-/// How long an appending connection waits for a change to be applied before it continues refusing.
+/// How long an append that was allowed before a change waits for that to be applied.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+/// What its writers are told if it is not.
+const KEYS_CHANGED: &str = "keys or rights have changed meanwhile, try again";
 
 /// See the module's description.
 pub(super) struct Fence {
@@ -51,9 +54,9 @@ impl Fence {
         Arc::new(Self { heard_of: AtomicU64::new(heard_of), turns, moved: Notify::new() })
     }
 
-    /// The value that the node's row must have.
-    pub(super) fn heard_of(&self) -> i64 {
-        self.heard_of.load(Ordering::Acquire) as i64
+    /// The value that the node's row must have for what is allowed now.
+    pub(super) fn heard(&self) -> Heard {
+        Heard(self.heard_of.load(Ordering::Acquire))
     }
 
     /// Whether everybody was already told to check what the row demands, if it says `heard_of`.
@@ -69,10 +72,22 @@ impl Fence {
         TakingIn { fence: self.clone(), turn: turns.asked, heard_of }
     }
 
-    /// Waits for a change to be applied, for a while.
-    pub(super) async fn moves(&self) {
-        // Either is a reason to try again.
-        let _ = tokio::time::timeout(WAIT_MAX, self.moved.notified()).await;
+    /// Why an append was refused that was allowed when this node had heard of `heard`. Waits for the change to be applied, for a
+    /// while: before, nothing that is checked again would be appended either.
+    pub(super) async fn refused(&self, heard: Heard) -> AppendError {
+        let moved = async {
+            loop {
+                let moved = self.moved.notified();
+                if self.heard() != heard {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        match tokio::time::timeout(WAIT_MAX, moved).await {
+            Ok(()) => AppendError::Stale,
+            Err(_) => AppendError::Definite(KEYS_CHANGED.into()),
+        }
     }
 }
 
@@ -109,11 +124,11 @@ mod tests {
     fn a_change_counts_once_it_is_taken_in_and_an_earlier_one_takes_nothing_back() {
         let fence = Fence::new(3);
         let (four, five) = (fence.when_taken_in(4), fence.when_taken_in(5));
-        assert_eq!(fence.heard_of(), 3);
+        assert_eq!(fence.heard(), Heard(3));
         drop(five);
         drop(four);
-        assert_eq!(fence.heard_of(), 5);
+        assert_eq!(fence.heard(), Heard(5));
         drop(fence.when_taken_in(2));
-        assert_eq!(fence.heard_of(), 2, "the row was made anew in an older copy");
+        assert_eq!(fence.heard(), Heard(2), "the row was made anew in an older copy");
     }
 }

@@ -1,7 +1,8 @@
 //! What a log does when others are ahead: it catches up, or locks the store for one append.
 //!
 //! Keeps: a locked store is released when its append is answered, when nobody wants to append after all, and when this
-//! node is gone (its connection ends). The lock is the store's row, which an append locks anyway.
+//! node is gone (its connection ends). The lock is the store's row, which an append locks anyway. Stores that somebody else keeps
+//! locked hold only some of the connections.
 
 use std::sync::Arc;
 
@@ -18,9 +19,8 @@ use super::state::{Found, LogState, Totals};
 use super::tables::Statements;
 use super::text::to_column;
 use super::trim::of_row;
-use super::writer::KEYS_CHANGED;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, CaughtUp, Locked, StorageError};
+use crate::storage::{AppendError, CaughtUp, Heard, Locked, StorageError};
 
 /// How much of what others appended is read at once; the rest is left to readers.
 const BETWEEN_BYTES_MAX: usize = 1 << 20;
@@ -137,6 +137,7 @@ pub(super) async fn lock(
     ids: Vec<EntryId>,
 ) -> Result<Locked, StorageError> {
     let tables = postgres.tables().clone();
+    let turn = postgres.turn_to_lock().await;
     let mut conn = postgres.conn().await?;
     let (next, known) = begin(&mut conn, &tables.sql, &log.store, &ids).await?;
     let found = found(&mut conn, &tables.sql, &log.store, next).await?;
@@ -144,16 +145,16 @@ pub(super) async fn lock(
     let caught_up = take_in(&postgres, &mut conn, &log, shown, found).await?;
     postgres.counted().locked.add();
     let known = known.into_iter().map(|at| at.filter(|at| *at <= head)).collect();
-    let append = Box::new(move |segments: Vec<Segment>| {
+    let append = Box::new(move |segments: Vec<Segment>, heard: Heard| {
         let (answer, answered) = oneshot::channel();
         let (log, next) = (log.clone(), postgres.clone());
-        match log.hand_in_locked(segments, answer) {
+        match log.hand_in_locked(segments, heard, answer) {
             Ok(taken) => {
                 let work = async move {
                     let parts = [Part { log, taken }];
-                    let outcome = append(&mut conn, next.tables(), next.fence(), &parts).await;
-                    drop(conn);
-                    settle(&next, parts, outcome);
+                    let outcome = append(&mut conn, next.tables(), &parts).await;
+                    drop((conn, turn));
+                    settle(&next, parts, outcome).await;
                 };
                 drop(postgres.run(work));
                 async { answered.await.unwrap_or_else(|_| Err(gone())) }.boxed()
@@ -168,13 +169,14 @@ fn gone() -> AppendError {
     AppendError::Indefinite("the connections to the database were closed".into())
 }
 
-fn settle(postgres: &Postgres, parts: [Part; 1], outcome: Outcome) {
+async fn settle(postgres: &Postgres, [part]: [Part; 1], outcome: Outcome) {
+    let Part { log, taken } = part;
     let result = match outcome {
         Outcome::Won(won) if won == [true] => Ok(()),
         Outcome::Won(_) | Outcome::Known => Err(AppendError::Overtaken),
         Outcome::Fenced => {
             postgres.bus().ask_soon();
-            Err(AppendError::Definite(KEYS_CHANGED.into()))
+            Err(postgres.fence().refused(taken.heard).await)
         }
         Outcome::Again(failed) | Outcome::Refused(failed) => {
             Err(AppendError::Definite(failed.to_string().into()))
@@ -182,7 +184,6 @@ fn settle(postgres: &Postgres, parts: [Part; 1], outcome: Outcome) {
         Outcome::Unclear(told) => Err(AppendError::Indefinite(told.into())),
     };
     let has_moved = result.is_ok();
-    let [Part { log, taken }] = parts;
     let goes_on = log.settle(taken, &result);
     if has_moved {
         postgres.bus().moved(&log.store, log.head());

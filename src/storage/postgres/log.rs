@@ -16,7 +16,7 @@ use super::state::LogState;
 use super::text::to_column;
 use super::trim::trim;
 use crate::model::{EntryId, Segment, Sequence};
-use crate::storage::{AppendError, CaughtUp, ERASE_MAX, Locked, StorageError, StoreLog};
+use crate::storage::{AppendError, CaughtUp, ERASE_MAX, Heard, Locked, StorageError, StoreLog};
 
 /// See the module's description.
 pub(super) struct PostgresLog {
@@ -80,17 +80,29 @@ impl StoreLog for PostgresLog {
     }
 
     fn append(&self, segments: Vec<Segment>) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.append_allowed(segments, self.postgres.fence().heard())
+    }
+
+    fn append_allowed(
+        &self,
+        segments: Vec<Segment>,
+        heard: Heard,
+    ) -> BoxFuture<'static, Result<(), AppendError>> {
         if segments.is_empty() {
             return ready(Ok(())).boxed();
         }
         let (answer, answered) = oneshot::channel();
-        match self.state.hand_in(segments, answer) {
+        match self.state.hand_in(segments, heard, answer) {
             Ok(true) => self.postgres.queue(self.state.clone()),
             Ok(false) => {}
             Err(error) => return ready(Err(error)).boxed(),
         }
         let gone = || AppendError::Indefinite("the connections to the database were closed".into());
         async move { answered.await.unwrap_or_else(|_| Err(gone())) }.boxed()
+    }
+
+    fn go_on(&self) -> bool {
+        self.state.go_on()
     }
 
     fn trimmed(&self) -> Sequence {

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::recent::Recent;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, StorageError, check_consecutive};
+use crate::storage::{AppendError, Heard, StorageError, check_consecutive};
 
 /// The state that outlives the calls on one log object.
 pub(super) struct LogState {
@@ -34,6 +34,8 @@ struct State {
     tail: Sequence,
     /// What the store holds at `tail`.
     totals: Totals,
+    /// What it holds at `head`.
+    durable: Totals,
     trimmed: Trimmed,
     recent: Recent,
     /// Whether it is known that the store has a row.
@@ -79,6 +81,8 @@ pub(super) struct Waiting {
     pub(super) segments: Vec<Segment>,
     /// What the store holds after it.
     pub(super) totals: Totals,
+    /// What this node had heard of when it was allowed.
+    pub(super) heard: Heard,
     pub(super) answer: oneshot::Sender<Result<(), AppendError>>,
 }
 
@@ -86,6 +90,8 @@ pub(super) struct Waiting {
 pub(super) struct Taken {
     pub(super) appends: Vec<Waiting>,
     pub(super) has_row: bool,
+    /// What this node had heard of when all of them were allowed.
+    pub(super) heard: Heard,
 }
 
 impl LogState {
@@ -97,6 +103,7 @@ impl LogState {
             head: Sequence::ZERO,
             tail: Sequence::ZERO,
             totals: Totals::default(),
+            durable: Totals::default(),
             trimmed: Trimmed::default(),
             recent: Recent::default(),
             has_row: false,
@@ -148,7 +155,7 @@ impl LogState {
     pub(super) fn caught_up(&self, found: Found, between: &[Segment]) -> Result<(), StorageError> {
         let mut state = self.state.lock();
         match &state.ended {
-            Some(AppendError::Overtaken) | None => {}
+            Some(AppendError::Overtaken | AppendError::Stale) | None => {}
             Some(ended) => return Err(StorageError::unavailable(ended)),
         }
         if state.pending > 0 {
@@ -212,10 +219,11 @@ impl LogState {
     pub(super) fn hand_in(
         &self,
         segments: Vec<Segment>,
+        heard: Heard,
         answer: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<bool, AppendError> {
         let mut state = self.state.lock();
-        let waiting = state.take_in(segments, answer)?;
+        let waiting = state.take_in(segments, heard, answer)?;
         state.waiting.push_back(waiting);
         state.pending += 1;
         Ok(!std::mem::replace(&mut state.is_queued, true))
@@ -225,29 +233,34 @@ impl LogState {
     pub(super) fn hand_in_locked(
         &self,
         segments: Vec<Segment>,
+        heard: Heard,
         answer: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<Taken, AppendError> {
         let mut state = self.state.lock();
-        let waiting = state.take_in(segments, answer)?;
+        let waiting = state.take_in(segments, heard, answer)?;
         state.pending += 1;
-        Ok(Taken { appends: vec![waiting], has_row: true })
+        Ok(Taken { appends: vec![waiting], has_row: true, heard })
     }
 
-    /// Takes appends for one statement, about `bytes_max` of them and at least one. Also says whether the statement must have no other store.
+    /// Takes appends for one statement, about `bytes_max` of them and at least one.
     pub(super) fn take(&self, bytes_max: usize) -> Taken {
         let mut state = self.state.lock();
-        let (mut appends, mut bytes) = (Vec::new(), 0);
+        let (mut appends, mut bytes, heard) = (Vec::new(), 0, state.heard());
         while bytes < bytes_max
+            && state.heard() == heard
             && let Some(waiting) = state.waiting.pop_front()
         {
             bytes += waiting.bytes();
             appends.push(waiting);
         }
-        Taken { appends, has_row: state.has_row }
+        Taken { appends, has_row: state.has_row, heard }
     }
 
-    pub(super) fn goes_alone(&self) -> bool {
-        self.state.lock().alone
+    /// Whether the next statement for it must have no other store, and what this node had heard of when that was allowed which it
+    /// has.
+    pub(super) fn goes_alone_and_heard(&self) -> (bool, Heard) {
+        let state = self.state.lock();
+        (state.alone, state.heard())
     }
 
     /// Reports the result of the appends that were taken. Returns true if the store must be queued again.
@@ -256,8 +269,10 @@ impl LogState {
         let mut answers: Vec<_> = taken.appends;
         match result {
             Ok(()) => {
-                let last = answers.last().and_then(|append| append.segments.last());
-                state.head = last.map_or(state.head, Segment::last);
+                if let Some(append) = answers.last() {
+                    state.head = append.segments.last().map_or(state.head, Segment::last);
+                    state.durable = append.totals;
+                }
                 state.has_row = true;
                 state.alone = false;
             }
@@ -283,6 +298,17 @@ impl LogState {
         goes_on
     }
 
+    /// Continues behind the head if an append was allowed too long ago. Returns whether it does.
+    pub(super) fn go_on(&self) -> bool {
+        let mut state = self.state.lock();
+        let goes_on = matches!(state.ended, Some(AppendError::Stale)) && state.pending == 0;
+        if goes_on {
+            (state.tail, state.totals) = (state.head, state.durable);
+            state.ended = None;
+        }
+        goes_on
+    }
+
     /// Its ids collided with others, so it is sent alone until an append succeeds.
     pub(super) fn set_alone(&self) {
         self.state.lock().alone = true;
@@ -296,6 +322,11 @@ impl Taken {
 }
 
 impl State {
+    /// What this node had heard of when the next append was allowed.
+    fn heard(&self) -> Heard {
+        self.waiting.front().map(|waiting| waiting.heard).unwrap_or_default()
+    }
+
     /// Returns true if something was erased that was not known.
     fn trim(&mut self, trimmed: Trimmed) -> bool {
         let before = self.trimmed.erasures;
@@ -311,7 +342,7 @@ impl State {
         let erased = self.trim(trimmed);
         (self.head, self.tail) = (head, head);
         self.has_row |= has_row;
-        self.totals = totals;
+        (self.totals, self.durable) = (totals, totals);
         self.ended = None;
         erased
     }
@@ -319,11 +350,14 @@ impl State {
     fn take_in(
         &mut self,
         segments: Vec<Segment>,
+        heard: Heard,
         answer: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<Waiting, AppendError> {
         match &self.ended {
             None => {}
-            Some(AppendError::Overtaken) => return Err(AppendError::Overtaken),
+            Some(ended @ (AppendError::Overtaken | AppendError::Stale)) => {
+                return Err(ended.clone());
+            }
             Some(ended) if self.lost.is_some() => return Err(ended.clone()),
             Some(_) => return Err(AppendError::Definite("the log ended before".into())),
         }
@@ -334,7 +368,7 @@ impl State {
             self.totals.gaps += if segment.is_gap() { segment.span() } else { 0 };
             self.recent.add(segment.ids());
         }
-        Ok(Waiting { segments, totals: self.totals, answer })
+        Ok(Waiting { segments, totals: self.totals, heard, answer })
     }
 }
 

@@ -17,8 +17,8 @@ use super::used_keys::PostgresUsedKeys;
 use super::verify::verify;
 use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
 use crate::storage::{
-    ErasedReport, Figure, Keep, KeysChanged, MadeAgain, Node, Storage, StorageError, StoreLog,
-    StoreSize, UsedKeys,
+    ErasedReport, Figure, Heard, Keep, KeysChanged, MadeAgain, Node, Storage, StorageError,
+    StoreLog, StoreSize, UsedKeys,
 };
 
 /// A [`Storage`] in a [`Postgres`], which other servers may have open as well.
@@ -155,6 +155,10 @@ impl Storage for PostgresStorage {
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<KeysChanged>> {
         self.postgres.bus().changes()
+    }
+
+    fn heard(&self) -> Option<Heard> {
+        Some(self.postgres.fence().heard())
     }
 
     fn made_again(&self) -> Result<Option<MadeAgain>, StorageError> {

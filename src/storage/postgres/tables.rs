@@ -125,13 +125,12 @@ pub(super) struct EraseStatements {
 pub(super) const CHANGED_KEYS_MAX: i64 = 10_000;
 
 impl Tables {
-    /// Parts of a statement that counts a change, if `happened` has a row. They make sure that no other node appends
-    /// anything under the old state before it has heard of the change. Appends in progress end first.
+    /// Parts of a statement that counts a change, if `happened` has a row. They make sure that no node appends anything that it has
+    /// allowed before it applied the change. Appends in progress end first.
     pub(crate) fn count_change(&self, happened: &str) -> String {
-        let Self { nodes, node, .. } = self;
-        let counted = self.counted(happened);
+        let (counted, nodes) = (self.counted(happened), &self.nodes);
         format!(
-            "{counted}, fenced AS (UPDATE {nodes} AS n SET changes = c.changes FROM counted AS c WHERE n.node <> '{node}')"
+            "{counted}, fenced AS (UPDATE {nodes} AS n SET changes = c.changes FROM counted AS c)"
         )
     }
 
@@ -357,10 +356,11 @@ impl EraseStatements {
 }
 
 /// The appends of many stores. Each happens whole or not at all. Returns the numbers of those that happened, and 0 unless keys or records
-/// have changed since the last change (`$16`) that this node (`$15`) has heard of. If they have, nothing happens.
+/// have changed since the last change (`$16`) that this node (`$15`) had heard of when they were allowed. If they have, nothing
+/// happens.
 ///
-/// Rows are locked in the order of their names, so no two statements wait for each other. A row that was moved meanwhile is read again
-/// once it is locked, and is left out if its head is not the expected one. An existing id fails the whole statement: a subquery could
+/// It waits for no store: a row that somebody else has locked is left out, and so is one whose head is not the expected one once it is
+/// locked. A change waits for the lock of this node's row, and for nothing that waits for a store. An existing id fails the whole statement: a subquery could
 /// not see what was committed since the statement began.
 ///
 /// ```text
@@ -379,7 +379,7 @@ fn append(entries: &str, stores: &str, appends: &str, nodes: &str) -> String {
     WITH ORDINALITY AS w (store_id, expected, next, first, last, gaps, bytes, facts, n)
 ), l AS (
     SELECT s.store_id, w.n, w.next FROM {stores} s JOIN w ON s.store_id = w.store_id
-    WHERE s.next_sequence = w.expected AND EXISTS (SELECT FROM g) ORDER BY s.store_id FOR UPDATE OF s
+    WHERE s.next_sequence = w.expected AND EXISTS (SELECT FROM g) ORDER BY s.store_id FOR UPDATE OF s SKIP LOCKED
 ), h AS (
     UPDATE {stores} s SET next_sequence = l.next FROM l WHERE s.store_id = l.store_id RETURNING l.n
 ), e AS (

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Postgres, PostgresStorage};
 use crate::model::{EntryId, Origin, Segment, Sequence};
-use crate::storage::{AppendError, Storage, StorageError, StoreLog, StoreSize};
+use crate::storage::{AppendError, Heard, Storage, StorageError, StoreLog, StoreSize};
 use crate::testing::cluster::cluster;
 use crate::testing::on_postgres::{database, is_there, open, revoke};
 use crate::testing::storage::{all_ids, append, client, ids, read_all, segments};
@@ -36,6 +36,10 @@ impl Nodes {
 
     fn log(&self, node: usize, name: &str) -> Arc<dyn StoreLog> {
         self.storages[node].0.open(&store(name)).expect("open")
+    }
+
+    fn heard(&self, node: usize) -> Heard {
+        self.storages[node].0.heard().expect("others")
     }
 
     fn sql(&self, sql: &str) -> String {
@@ -74,7 +78,8 @@ fn the_database_judges_who_appends_and_who_was_overtaken_goes_on_under_the_lock(
     let read: Vec<_> =
         locked.caught_up.between.iter().flat_map(Segment::ids).map(|(_, id)| id).collect();
     assert_eq!((read, locked.known), (first.clone(), vec![Some(at(2)), None]));
-    wait((locked.append)(segments(at(4), &second, 10, &client("bob")))).expect("appended");
+    let more = segments(at(4), &second, 10, &client("bob"));
+    wait((locked.append)(more, nodes.heard(1))).expect("appended");
     assert_eq!(other.head(), at(5));
     // This works without the lock again.
     append(&*other, &ids(1), 10);
@@ -105,6 +110,27 @@ fn an_id_that_another_node_has_appended_costs_no_other_store_anything() {
     assert!(matches!(results, [Ok(()), Err(AppendError::Overtaken), Ok(())]), "{results:?}");
     let locked = wait(b.lock(at(1), taken)).expect("locked");
     assert_eq!(locked.known, [Some(at(1))]);
+}
+
+#[test]
+fn stores_that_somebody_keeps_locked_hold_up_no_other() {
+    let Some(nodes) = Nodes::start(2) else { return };
+    let names = ["a", "b", "c", "d"];
+    let logs = names.map(|name| nodes.log(0, name));
+    logs.iter().for_each(|log| drop(append(&**log, &ids(1), 10)));
+    let locked =
+        ["a", "b"].map(|name| wait(nodes.log(1, name).lock(at(1), ids(1))).expect("locked"));
+    let pending =
+        logs.each_ref().map(|log| log.append(segments(at(2), &ids(1), 10, &client("bob"))));
+    let answers = pending.map(wait);
+    let [Err(AppendError::Overtaken), Err(AppendError::Overtaken), Ok(()), Ok(())] = answers else {
+        panic!("{answers:?}")
+    };
+    // Neither does a change wait for them.
+    revoke(&nodes.storages[1].1, "alice");
+    drop(locked);
+    let locked = wait(logs[0].lock(at(1), ids(1))).expect("locked");
+    assert_eq!(locked.caught_up.head, at(1));
 }
 
 #[test]
@@ -250,10 +276,11 @@ fn nothing_is_appended_that_was_allowed_before_a_change_at_another_node() {
         );
     }
     let locked = wait(nodes.log(1, "s").lock(at(1), ids(1))).expect("locked");
-    let refused = wait((locked.append)(segments(at(2), &ids(1), 10, &client("alice"))));
+    let more = segments(at(2), &ids(1), 10, &client("alice"));
+    let refused = wait((locked.append)(more, nodes.heard(1)));
     assert!(matches!(refused, Err(AppendError::Definite(_))), "{refused:?}");
-    // Its own change does not delay it.
-    append(&*nodes.log(0, "t"), &ids(1), 10);
+    // Nobody follows the other node: it applies its own change at once.
+    until("it appends", || try_append(&*nodes.log(0, "t"), 1, &ids(1)).is_ok());
     let changed = wait(async { changes.recv().await }).expect("a change");
     assert_eq!(changed.keys, Some(Vec::new()));
     drop(changed);

@@ -26,9 +26,6 @@ const STORES_MAX: usize = 256;
 const BYTES_MAX: usize = 1 << 20;
 /// How many times a statement is tried if others were in the way.
 const TRIES_MAX: u32 = 5;
-/// Permissions must be checked again. That happens when the writer retries.
-pub(super) const KEYS_CHANGED: &str =
-    "keys or rights have changed at another node meanwhile, try again";
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The stores with waiting appends.
@@ -58,11 +55,11 @@ impl Queue {
 
     fn take(&self) -> Vec<Part> {
         let mut stores = self.stores.lock();
-        let (mut parts, mut bytes) = (Vec::new(), 0);
+        let (mut parts, mut bytes) = (Vec::<Part>::new(), 0);
         while parts.len() < STORES_MAX && bytes < BYTES_MAX {
             let Some(log) = stores.pop_front() else { break };
-            let alone = log.goes_alone();
-            if alone && !parts.is_empty() {
+            let (alone, heard) = log.goes_alone_and_heard();
+            if parts.first().is_some_and(|first| alone || first.taken.heard != heard) {
                 stores.push_front(log);
                 break;
             }
@@ -119,11 +116,10 @@ impl Writing {
                     }));
                 }
                 Outcome::Fenced => {
-                    let moves = self.fence.moves();
                     self.bus.ask_soon();
-                    self.settle(parts, &AppendError::Definite(KEYS_CHANGED.into()));
-                    // Otherwise, the next statement would fail in the same way.
-                    moves.await;
+                    let heard = parts.first().map(|part| part.taken.heard);
+                    let error = self.fence.refused(heard.unwrap_or_default()).await;
+                    self.settle(parts, &error);
                 }
                 Outcome::Again(failed) | Outcome::Refused(failed) => {
                     let error = AppendError::Definite(failed.to_string().into());
@@ -149,7 +145,7 @@ impl Writing {
             }
             let Some(connected) = conn.as_mut() else { continue };
             self.counted.statements.add();
-            match append(connected, &self.tables, &self.fence, parts).await {
+            match append(connected, &self.tables, parts).await {
                 Outcome::Again(_) if tries < TRIES_MAX => {
                     tries += 1;
                     tokio::time::sleep(PAUSE * tries).await;

@@ -13,6 +13,7 @@ use crate::core::validate::{EntryFault, InvalidBatch};
 use crate::protocol::rpc::BatchFault;
 use crate::protocol::rpc::large::{EntriesPiece, LargeEntry, LargeError, LargeWrite};
 use crate::services::Caller;
+use crate::storage::Heard;
 
 /// A write that may be stored.
 pub(super) struct Good {
@@ -26,6 +27,8 @@ pub(super) struct Good {
 pub(super) struct Checked {
     pub(super) store: StoreHandle,
     pub(super) changes: u64,
+    /// What the storage had heard of then.
+    pub(super) heard: Option<Heard>,
 }
 
 /// Whether all pieces may be stored, and where.
@@ -58,7 +61,7 @@ impl Checker<'_> {
     pub(super) async fn first(&self, piece: &EntriesPiece) -> Result<Checked, Refusal> {
         let Self { shared, names, .. } = self;
         // Read before asking: answers from before a later change must not count.
-        let changes = shared.connections.access_changes();
+        let (heard, changes) = (shared.stores.heard(), shared.connections.access_changes());
         let asked = shared.resolved.asking(Clock::now());
         let store = self.in_time(async {
             is_proved(shared, names).await?;
@@ -66,7 +69,7 @@ impl Checker<'_> {
         });
         let store = store.await?;
         shared.resolved.remember(&names.key, &store, asked, names.proof);
-        Ok(Checked { store, changes })
+        Ok(Checked { store, changes, heard })
     }
 
     /// Whether the key may write these, and they can be stored or put aside.

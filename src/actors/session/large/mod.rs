@@ -291,7 +291,8 @@ impl<W: Wire> Session<W> {
         let tag = self.wire.piece(tag, &batch, is_last);
         self.larges.in_flight += 1;
         let (names_of, trace) = (names.clone(), Trace::default());
-        self.take_piece(Write { tag, names: names_of, batch, trace }, checked.store.clone());
+        let write = Write { tag, names: names_of, batch, trace };
+        self.take_piece(write, checked.store.clone(), checked.heard);
         if is_last {
             return Stage::Ending(self.clock.now_millis());
         }

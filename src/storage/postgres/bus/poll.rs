@@ -4,7 +4,7 @@
 //! Keeps: what a lost notification would have reported is found anyway; a store of which the database has lost entries is refused, also
 //! if nobody writes to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -97,7 +97,6 @@ impl Bus {
         heard_of: u64,
     ) -> Result<(), Failed> {
         let known = self.changes.load(Ordering::Acquire);
-        // Not if the row was made anew: then it also counts this node's own changes, which raise no row otherwise.
         let is_asked = self.fence.is_asked(heard_of);
         if changes == known && is_asked {
             // It has heard of all changes, unless one is being applied.
@@ -108,22 +107,25 @@ impl Bus {
         let rows = conn.client.query(&sql, &[&known.cast_signed()]).await?;
         let mut own = self.own_changes.lock();
         let is_own = |change: u64| own.contains(&change);
-        let mut keys = Vec::new();
+        let (mut keys, mut of_keys) = (Vec::new(), HashSet::new());
         for row in &rows {
             let (change, key): (i64, &str) = (row.try_get(0)?, row.try_get(1)?);
             let key = PublicKey::new(&*from_column(key))
                 .map_err(|error| Failed::new(error.to_string()))?;
+            of_keys.insert(change.cast_unsigned());
             if !is_own(change.cast_unsigned()) {
                 keys.push(key);
             }
         }
         let is_few = changes >= known && changes - known < CHANGED_KEYS_MAX as u64;
         let all_own = is_few && (known + 1..=changes).all(is_own);
+        let only_own_keys =
+            all_own && (known + 1..=changes).all(|change| of_keys.contains(&change));
         own.retain(|change| *change > changes);
         drop(own);
         self.changes.store(changes, Ordering::Release);
         if all_own && is_asked {
-            // Changes of others may still be being applied.
+            // They raise no row: nothing of it refuses an append.
             return Ok(());
         }
         let taken_in = self.fence.when_taken_in(heard_of);
@@ -131,7 +133,11 @@ impl Bus {
             // Some may be gone by now; and a number that went back belongs to another database.
             let keys = is_few.then_some(keys);
             // Once the server has ended, nobody follows any more.
-            let _ = self.changed.send(KeysChanged { keys, taken_in: Box::new(taken_in) });
+            let _ = self.changed.send(KeysChanged {
+                keys,
+                only_own_keys,
+                taken_in: Box::new(taken_in),
+            });
         }
         Ok(())
     }
