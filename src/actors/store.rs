@@ -328,9 +328,7 @@ impl StoreActor {
         let failure = match error {
             AppendError::Definite(cause) => WriteFailure::Definite(cause.clone()),
             AppendError::Indefinite(cause) => WriteFailure::Indefinite(cause.clone()),
-            AppendError::Overtaken | AppendError::Stale => {
-                WriteFailure::Definite(REOPENING.into())
-            }
+            AppendError::Overtaken | AppendError::Stale => WriteFailure::Definite(REOPENING.into()),
         };
         self.forget_others();
         refuse(self.core.fail().into_iter(), &failure);
