@@ -24,6 +24,7 @@ mod habits;
 mod jwt;
 mod jwt_keys;
 mod large;
+mod large_sets;
 mod logged;
 mod logs;
 mod metrics;

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 
 use eventlog_server::model::Entry;
+use eventlog_server::protocol::msgpack::ErrorCode;
 use serde_json::Value;
 use tempfile::tempdir;
 
 use super::logged::{ADMIN, Logged};
-use crate::support::http;
 use crate::support::process::binary;
 use crate::support::rpc::{RpcSocket, acks, framed_entry};
+use crate::support::socket::Socket;
+use crate::support::{batch, http, key};
 
 fn configuration(entry_bytes_max: usize, more: &str) -> String {
     format!(
@@ -115,6 +117,24 @@ async fn what_is_put_aside_is_seen_to_from_the_command_line() {
     ];
     let audited = server.audit();
     assert_eq!(audited[audited.len() - 2..], expected);
+}
+
+/// Clients of that protocol continue after a refusal.
+#[tokio::test]
+async fn on_the_msgpack_wire_the_batch_is_refused_the_slot_named_and_the_connection_goes_on() {
+    let server = Logged::start(&configuration(100_000, ""));
+    let [first, last] = [framed_entry("Small", "a", b"a"), framed_entry("Small", "b", b"b")];
+    let large = framed_entry("Large", "l", &vec![7; 100_001]);
+    let mut client = Socket::connect(server.url()).await;
+    client.write(&key("alice"), 7, &batch(&[first.clone(), large.clone(), last.clone()])).await;
+    let refused = client.next_refusal().await;
+    assert_eq!((refused.code, refused.id), (ErrorCode::InvalidRequest, Some(7)));
+    let named = format!("entry 1 ({}): the entry has 100", large.id);
+    let said = &refused.message;
+    assert!(said.starts_with(&named) && said.ends_with("(entry_bytes_max)"), "{said}");
+    assert!(listed(&server).is_empty());
+    client.write(&key("alice"), 8, &batch(&[first, last])).await;
+    assert_eq!(client.next_ack().await, (8, vec![1, 2]), "nothing of it was stored before");
 }
 
 /// Characters that turn the direction of what a terminal shows were printed as they are.
