@@ -96,6 +96,8 @@ pub(crate) struct Connections {
 struct Live {
     next: u64,
     shutdown: bool,
+    /// Why nobody can be served any more.
+    lost: bool,
     by_number: HashMap<u64, Connection>,
 }
 
@@ -108,6 +110,10 @@ pub(crate) enum Refused {
     Strangers,
     #[error("the server is shutting down")]
     ShuttingDown,
+    #[error(
+        "the storage was given to another server while this one ran: start this node again, or connect to another one"
+    )]
+    Lost,
 }
 
 impl Connections {
@@ -132,6 +138,9 @@ impl Connections {
         let mut live = self.live.lock();
         if live.shutdown {
             return Err(Refused::ShuttingDown);
+        }
+        if live.lost {
+            return Err(Refused::Lost);
         }
         if live.by_number.len() >= self.count_max.load(Ordering::Relaxed) {
             return Err(Refused::Full);
@@ -191,6 +200,12 @@ impl Connections {
     pub(crate) fn shut_down(&self) {
         self.live.lock().shutdown = true;
         self.tell_all(|| Notice::Shutdown);
+    }
+
+    /// Accepts no further connections, and closes all: nothing can be done with the storage any more.
+    pub(crate) fn lose(&self) {
+        self.live.lock().lost = true;
+        self.tell_all(|| Notice::Lost);
     }
 
     /// Signals removed keys, possibly changed answers, and a shutdown, from now on.

@@ -26,6 +26,8 @@ pub(crate) enum Notice {
     PushedOut,
     /// An administrator closes it: finish, then close.
     Closed,
+    /// Nothing can be done with the storage any more: close.
+    Lost,
     /// The server stops: finish, then close.
     Shutdown,
 }

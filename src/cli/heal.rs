@@ -33,11 +33,16 @@ pub(super) struct Args {
     #[cfg(feature = "postgres")]
     #[command(flatten)]
     database: super::database::DatabaseArgs,
+    /// The nodes that seem to use the database are known to be dead: end their connections to it
+    #[cfg(feature = "postgres")]
+    #[arg(long, requires = "url")]
+    nodes_are_dead: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), RenewError> {
     #[cfg(feature = "postgres")]
-    if let Some(options) = args.database.options() {
+    if let Some(mut options) = args.database.options() {
+        options.nodes_are_dead = args.nodes_are_dead;
         return heal_database(&args.renewal, DATABASE_MEANING, &options);
     }
     heal(&args.renewal, MEANING)

@@ -67,6 +67,9 @@ pub(super) struct Args {
     /// The table of the remote id
     #[arg(long, value_name = "TABLE")]
     remote_id_table: Option<String>,
+    /// The nodes that seem to use the database are known to be dead: end their connections to it
+    #[arg(long)]
+    nodes_are_dead: bool,
     /// Compare everything in the end, also what earlier runs have compared
     #[arg(long)]
     compare_all: bool,
@@ -120,6 +123,7 @@ impl Args {
         options.prefix = self.table_prefix.clone().unwrap_or(options.prefix);
         options.remote_id_table = self.remote_id_table.clone().unwrap_or(options.remote_id_table);
         options.authorities = super::serve::postgres::authorities();
+        options.nodes_are_dead = self.nodes_are_dead;
         Ok(options)
     }
 

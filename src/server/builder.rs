@@ -366,7 +366,7 @@ impl Builder {
             tls: std::sync::OnceLock::new(),
             snapshot: Mutex::default(),
         };
-        Ok(Server::new(inner, &home).following_others())
+        Ok(Server::new(inner, &home).following_others().leaving_with_storage())
     }
 }
 

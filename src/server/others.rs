@@ -30,6 +30,18 @@ impl Server {
         self
     }
 
+    /// Closes all connections once the storage was given to another server.
+    pub(super) fn leaving_with_storage(self) -> Self {
+        let Some(lost) = self.inner().storage.lost() else { return self };
+        let server = self.clone();
+        // Only a thread that has stopped refuses this.
+        self.inner().registry_thread.arbiters()[0].spawn(async move {
+            lost.await;
+            server.inner().shared.connections.lose();
+        });
+        self
+    }
+
     /// Resolves once it is known who is revoked, and who was granted something at run time. Until then connections are
     /// refused with 503; records in memory or on the local disk are known at the start.
     pub async fn records_are_read(&self) {

@@ -207,6 +207,12 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Resolves once nothing can be done with the storage any more for as long as this process runs, with the reason: it was
+    /// given to another server meanwhile. `None` if that cannot happen.
+    fn lost(&self) -> Option<BoxFuture<'static, Arc<str>>> {
+        None
+    }
+
     /// Whether writes are accepted and everything can be read. `Err` says why not. The storage then tries to recover.
     fn ready(&self) -> Result<(), StorageError>;
 }

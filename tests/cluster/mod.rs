@@ -6,6 +6,7 @@ mod drill;
 mod erased;
 mod export;
 mod failover;
+mod guarded;
 mod handlers;
 mod kills;
 mod migrate;

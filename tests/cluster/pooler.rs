@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::one::refused;
 use super::{Node, cluster};
+use crate::support::process::binary;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
 
@@ -97,11 +98,20 @@ async fn a_pooler_in_session_mode_will_do_and_one_in_transaction_mode_is_refused
     assert!(told.contains("pooler in transaction mode"), "{told}");
     drop(pooler);
     let pooler = Pooler::start(&program, folder.path(), &database, "session");
-    let nodes = [Node::dev(&pooler.url(&database)), Node::dev(&pooler.url(&database))];
+    let mut nodes = [Node::dev(&pooler.url(&database)), Node::dev(&pooler.url(&database))];
     let mut reader = Socket::connect(&nodes[0].url()).await;
     reader.subscribe(&key("bob"), 0).await;
     let mut writer = Socket::connect(&nodes[1].url()).await;
     writer.write(&key("alice"), 1, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;
     assert_eq!(writer.next_ack().await, (1, vec![1]));
     assert_eq!(reader.next_entries(1).await[0].0, 1);
+    let heal =
+        || binary().args(["heal", "--yes", "--database", &database]).output().expect("it runs");
+    let refused = heal();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("nodes are connected"), "{told}");
+    nodes.iter_mut().for_each(|node| node.end("TERM"));
+    // The pooler's own connections stay, and no node is behind them any more.
+    let healed = heal();
+    assert!(healed.status.success(), "{}", String::from_utf8_lossy(&healed.stderr));
 }

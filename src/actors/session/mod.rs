@@ -236,6 +236,11 @@ impl<W: Wire> Session<W> {
                     let said = "an administrator closed this connection".to_owned();
                     self.life = Life::Finishing(CloseCode::Away, said);
                 }
+                Notice::Lost => {
+                    // Nothing more is acknowledged here. What clients have not heard of, they send again elsewhere.
+                    let said = "the storage of this server was given to another one: connect again";
+                    self.life = Life::Closing(CloseCode::Away, said.to_owned());
+                }
                 Notice::Shutdown => {
                     self.life =
                         Life::Finishing(CloseCode::Away, "the server is stopping".to_owned());

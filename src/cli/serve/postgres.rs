@@ -64,8 +64,10 @@ pub(super) fn open(choice: &PostgresChoice, data_dir: &Path) -> Result<Kept, Pos
         registry: Arc::new(PostgresRegistry::new(postgres.clone())),
         identities: Arc::new(PostgresIdentities::new(postgres.clone())),
         records: Arc::new(PostgresRecords::new(postgres.clone())),
-        journal: Arc::new(PostgresJournal::new(postgres)),
+        journal: Arc::new(PostgresJournal::new(postgres.clone())),
         close: Box::new(move || {
+            postgres.leave();
+            drop(postgres);
             drop(lock);
             Ok(())
         }),

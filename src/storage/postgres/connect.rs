@@ -18,6 +18,7 @@ use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 use super::checks::Promises;
 use super::failed::Failed;
 use super::schema;
+use super::served::{Served, is_lost};
 use super::tables::Tables;
 use super::tls::Tls;
 use super::{PostgresError, PostgresOptions};
@@ -44,6 +45,8 @@ const PLANS_AGE_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Connector {
     pub(super) config: tokio_postgres::Config,
     pub(super) tls: Tls,
+    /// Whose the database has to be; `None` for commands.
+    pub(super) served: Option<Arc<Served>>,
 }
 
 /// One connection, which one task uses at a time.
@@ -86,11 +89,14 @@ impl Connector {
     pub(super) fn of(options: &PostgresOptions) -> Result<Self, PostgresError> {
         options.check()?;
         let (config, authorities) = options.driver()?;
-        Ok(Self { config, tls: Tls::trusting(&authorities) })
+        Ok(Self { config, tls: Tls::trusting(&authorities), served: None })
     }
 
     /// A connection whose database guarantees what is needed, together with these guarantees.
     pub(super) async fn connect(&self, heard: Option<Heard>) -> Result<(Conn, Promises), Failed> {
+        if let Some(served) = &self.served {
+            served.check_kept()?;
+        }
         let (client, mut connection) = self
             .config
             .connect(self.tls.clone())
@@ -98,8 +104,7 @@ impl Connector {
             .map_err(|error| self.not_connected(&error))?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counted = warnings.clone();
-        // Ends with the connection, or when the client is dropped.
-        tokio::spawn(async move {
+        let driven = async move {
             while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
                 match message {
                     Ok(AsyncMessage::Notice(notice)) => note(&notice, &counted),
@@ -114,7 +119,14 @@ impl Connector {
                     }
                 }
             }
-        });
+        };
+        // Ends with the connection, when the client is dropped, or when the database was taken from this node.
+        match self.served.as_ref().map(|served| served.lost()) {
+            Some(lost) => drop(tokio::spawn(async move {
+                tokio::select! { () = driven => {}, _ = is_lost(lost) => {} }
+            })),
+            None => drop(tokio::spawn(driven)),
+        }
         let planned = tokio::time::Instant::now();
         let mut conn =
             Conn { client, statements: HashMap::new(), planned, warnings, in_transaction: false };
@@ -125,6 +137,9 @@ impl Connector {
         let _ = conn.client.batch_execute(PLANS).await;
         if promises.is_lax() {
             conn.client.batch_execute("SET synchronous_commit = on").await?;
+        }
+        if let Some(served) = &self.served {
+            served.enter(&conn).await?;
         }
         Ok((conn, promises))
     }

@@ -6,10 +6,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinHandle;
 
 use super::bus::Bus;
 use super::connect::Connector;
@@ -20,6 +24,7 @@ use super::figures::Counted;
 use super::notes::Notes;
 use super::open::OpenLogs;
 use super::pool::{Pool, Pooled};
+use super::served::{Served, is_lost};
 use super::state::LogState;
 use super::tables::Tables;
 use super::writer::{Queue, Writing, write};
@@ -28,6 +33,8 @@ use crate::model::RemoteId;
 
 /// How many threads drive connections.
 const THREADS: usize = 2;
+/// How long a node that stops waits until the database has noted that.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 /// A PostgreSQL database in which this server keeps everything. Cheap to clone; closed with the last clone.
 #[derive(Clone)]
@@ -51,6 +58,8 @@ struct Shared {
     open: Arc<OpenLogs>,
     queue: Arc<Queue>,
     bus: Arc<Bus>,
+    served: Arc<Served>,
+    polling: Mutex<Option<JoinHandle<()>>>,
     fence: Arc<Fence>,
     counted: Arc<Counted>,
     /// Stores that may be locked, or wait for that, at the same time.
@@ -64,7 +73,7 @@ struct Shared {
 impl Postgres {
     /// Connects, checks what the database guarantees, and creates missing tables. Blocks.
     pub fn open(options: &PostgresOptions) -> Result<Self, PostgresError> {
-        let connector = Connector::of(options)?;
+        let mut connector = Connector::of(options)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("postgres")
@@ -72,6 +81,8 @@ impl Postgres {
             .build()
             .map_err(|error| PostgresError::Unusable(error.to_string().into()))?;
         let tables = Arc::new(Tables::new(&options.prefix, &options.remote_id_table));
+        let served = Arc::new(Served::new(&tables));
+        connector.served = Some(served.clone());
         let prepared = prepare(connector.clone(), tables.clone(), options.erased_dir.clone());
         let prepared = wait_for(runtime.handle(), prepared).and_then(|prepared| prepared);
         let (remote_id, changes, erased) = match prepared {
@@ -81,6 +92,7 @@ impl Postgres {
                 return Err(PostgresError::Unusable(failed.to_string().into()));
             }
         };
+        served.is(remote_id);
         let open = Arc::new(OpenLogs::default());
         let notes = options.heads_file.as_deref().map(|path| Notes::open(path, remote_id, &open));
         let notes = match notes.transpose() {
@@ -100,7 +112,7 @@ impl Postgres {
         }
         runtime.spawn(bus.clone().send());
         runtime.spawn(bus.clone().listen());
-        runtime.spawn(bus.clone().poll());
+        let polling = Mutex::new(Some(runtime.spawn(bus.clone().poll())));
         for _ in 0..options.append_connections {
             runtime.spawn(write(Writing {
                 connector: connector.clone(),
@@ -124,6 +136,8 @@ impl Postgres {
             open,
             queue,
             bus,
+            served,
+            polling,
             fence,
             counted,
             locking,
@@ -131,6 +145,23 @@ impl Postgres {
             notes,
             erased,
         })))
+    }
+
+    /// Tells the database that this node stops in order, as dropping the last clone does: otherwise, `heal` and `migrate` take it
+    /// for one that may only be cut off. Everything else continues for now. Blocks for two seconds at most.
+    pub fn leave(&self) {
+        self.0.leave();
+    }
+
+    /// Resolves once the database was healed or moved while this node ran, with the reason. Nothing can be done with it
+    /// any more.
+    pub(super) fn lost(&self) -> BoxFuture<'static, Arc<str>> {
+        is_lost(self.0.served.lost()).boxed()
+    }
+
+    /// Fails if that is so.
+    pub(super) fn check_kept(&self) -> Result<(), Failed> {
+        self.0.served.check_kept()
     }
 
     pub(crate) fn tables(&self) -> &Arc<Tables> {
@@ -285,8 +316,37 @@ async fn prepare(
     Ok((remote_id, register(&mut conn, &tables).await?, Arc::new(erased)))
 }
 
+impl Shared {
+    /// Removes this node's row, once.
+    fn leave(&self) {
+        let Some(polling) = self.polling.lock().take() else { return };
+        let Tables { nodes, node, .. } = &*self.tables;
+        let sql = format!("DELETE FROM {nodes} WHERE node = $1");
+        let leaving = async {
+            // It would make the row again.
+            polling.abort();
+            // That was its end.
+            let _ = polling.await;
+            let conn = self.pool.get().await?;
+            conn.client.execute(&sql, &[node]).await?;
+            Ok::<_, Failed>(())
+        };
+        let bounded = async { tokio::time::timeout(LEAVE_MAX, leaving).await };
+        // This thread may be one of a runtime.
+        let left = std::thread::scope(|scope| {
+            let thread =
+                std::thread::Builder::new().spawn_scoped(scope, || self.handle.block_on(bounded));
+            thread.ok()?.join().ok()
+        });
+        if !matches!(left, Some(Ok(Ok(())))) {
+            log::debug!("the database does not know that this node stops");
+        }
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.leave();
         if let Some(Err(error)) = self.notes.as_ref().map(|notes| notes.note()) {
             log::warn!("the heads that were shown are not noted: {error}");
         }

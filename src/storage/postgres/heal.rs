@@ -5,6 +5,7 @@
 //! Leaves out: a store that the copy does not have, which begins at 1 again. Its clients begin again as well, because
 //! the remote id is a different one.
 
+use super::alone::alone;
 use super::connect::{Conn, on_connection};
 use super::facts;
 use super::failed::Failed;
@@ -18,27 +19,24 @@ const JUMP: u64 = 1_000_000_000;
 
 impl Postgres {
     /// Gives the database in `options` a new remote id, and makes each of its stores continue 1,000,000,000 above its
-    /// head; returns how many stores that are. For a database that was restored to an earlier state. Refused while a
-    /// node uses it. Blocks.
+    /// head; returns how many stores that are. For a database that was restored to an earlier state. Refused while
+    /// nodes use it, or have until a moment ago, unless [`PostgresOptions::nodes_are_dead`] is set. Blocks.
     pub fn heal(options: &PostgresOptions) -> Result<u64, PostgresError> {
-        on_connection(options, heal)
+        on_connection(options, |conn, tables| heal(conn, tables, options.nodes_are_dead))
     }
 }
 
-async fn heal(mut conn: Conn, tables: Tables) -> Result<u64, Failed> {
-    let Tables { entries, stores, appends, remote_id, .. } = tables;
+async fn heal(mut conn: Conn, tables: Tables, nodes_are_dead: bool) -> Result<u64, Failed> {
+    alone(&conn, &tables, nodes_are_dead).await?;
+    let Tables { entries, stores, appends, remote_id, nodes, .. } = tables;
     let client = &mut conn.client;
-    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-        AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()";
-    let others: i64 = client.query_one(others, &[]).await?.try_get(0)?;
-    if others > 0 {
-        return Err(Failed::before_anything("nodes are connected to it: stop all of them first"));
-    }
     // If it is dropped without a commit, it is rolled back.
     let transaction = client.transaction().await?;
     let own = RemoteId::random();
     let own: &[u8] = own.as_bytes();
     transaction.execute(&format!("UPDATE {remote_id} SET remote_id = $1"), &[&own]).await?;
+    // Without its row, no node appends anything.
+    transaction.execute(&format!("DELETE FROM {nodes}"), &[]).await?;
     let last = format!(
         "LATERAL (SELECT last, gaps, bytes FROM {appends} WHERE store_id = s.store_id ORDER BY first DESC LIMIT 1) AS a"
     );

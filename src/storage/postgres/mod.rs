@@ -12,6 +12,7 @@
 //!                                                     └ overtaken: lock, catch up, place again
 //! ```
 
+mod alone;
 mod append;
 mod bus;
 mod checks;
@@ -38,6 +39,7 @@ mod pool;
 mod read;
 mod recent;
 mod schema;
+mod served;
 #[expect(
     clippy::disallowed_methods,
     reason = "a file is its trade, and it is asked where one may block"

@@ -43,6 +43,9 @@ pub struct PostgresOptions {
     /// The folder in which the node keeps a copy of the erasure ledger. With it, what was erased is erased again after the
     /// database was restored from before. It is created if it is missing, and only this node may use it.
     pub erased_dir: Option<PathBuf>,
+    /// For [`Postgres::heal`](super::Postgres::heal) and moves: nodes that seem to run are known to be dead. Their connections
+    /// are ended. A node that runs after all notices that the database was taken from it, and serves nobody.
+    pub nodes_are_dead: bool,
     /// The authorities that certificates are checked against, as X.509 in DER.
     pub authorities: Vec<Vec<u8>>,
 }
@@ -58,6 +61,7 @@ impl PostgresOptions {
             append_connections: 2,
             heads_file: None,
             erased_dir: None,
+            nodes_are_dead: false,
             authorities: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::database::Postgres;
@@ -209,7 +210,12 @@ impl Storage for PostgresStorage {
         self.postgres.bus().nodes()
     }
 
+    fn lost(&self) -> Option<BoxFuture<'static, Arc<str>>> {
+        Some(self.postgres.lost())
+    }
+
     fn ready(&self) -> Result<(), StorageError> {
+        self.postgres.check_kept()?;
         self.postgres.bus().trouble().map_or(Ok(()), |told| Err(StorageError::unavailable(told)))
     }
 }

@@ -19,7 +19,7 @@ use super::super::tables::{CHANGED_KEYS_MAX, Tables};
 use super::super::text::{from_column, to_column};
 use super::super::trim::trimmed;
 use super::{AGAIN, Bus};
-use crate::model::{PublicKey, Sequence, StoreId};
+use crate::model::{PublicKey, RemoteId, Sequence, StoreId};
 use crate::storage::KeysChanged;
 
 /// How often heads are requested. Without notifications, it is more often.
@@ -28,7 +28,7 @@ const POLL_WITHOUT_LISTENER: Duration = Duration::from_millis(100);
 /// How many heads are requested at a time.
 const HEADS_AT_ONCE: usize = 1_000;
 /// How often a node records in the database that it is there; one that was not seen for an hour is removed.
-const SEEN_EVERY: Duration = Duration::from_secs(60);
+const SEEN_EVERY: Duration = Duration::from_secs(10);
 
 /// The minimum time between two lines that say that the database is lost.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -166,14 +166,19 @@ impl Bus {
             *kept = Some(self.connector.connect(None).await?.0);
         }
         let Some(conn) = kept.as_mut() else { return Ok(()) };
-        let Tables { meta, nodes, node, .. } = &*self.tables;
+        let Tables { meta, nodes, node, remote_id, .. } = &*self.tables;
         let ask = format!(
-            "SELECT m.changes, n.changes, m.erasures FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1"
+            "SELECT m.changes, n.changes, m.erasures, m.version, r.remote_id FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1 \
+             LEFT JOIN {remote_id} AS r ON r.singleton = 1"
         );
         let statement = conn.prepare(&ask).await?;
         let row = conn.client.query_one(&statement, &[node]).await?;
         let (changes, heard_of): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
         let erasures: i64 = row.try_get(2)?;
+        if let Some(served) = &self.connector.served {
+            let found: Option<&[u8]> = row.try_get(4)?;
+            served.check(Some(row.try_get(3)?), found.and_then(RemoteId::from_slice))?;
+        }
         match heard_of {
             Some(heard_of) => {
                 self.tell_changes(conn, changes.cast_unsigned(), heard_of.cast_unsigned()).await?;

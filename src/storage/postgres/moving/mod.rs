@@ -7,23 +7,18 @@ mod read;
 mod table;
 mod write;
 
-use std::time::Duration;
-
 use tokio::runtime::{Builder, Runtime};
 
 pub(super) use self::read::pieces;
 pub(crate) use self::table::{Changes, Pair};
 pub(crate) use self::write::Batch;
+use super::alone::alone;
 use super::connect::{Conn, Connector};
 use super::failed::Failed;
 use super::schema::{self, MIGRATING, MOVED};
 use super::tables::Tables;
 use super::{PostgresError, PostgresOptions};
 use crate::model::RemoteId;
-
-/// How many times to check for nodes, and the time in between.
-const LOOKS_MAX: usize = 50;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The database, which nobody else uses.
 pub(crate) struct Session {
@@ -60,7 +55,7 @@ impl Session {
         let opened = runtime.block_on(async {
             let (conn, _) = connector.connect(None).await?;
             let (beside, _) = connector.connect(None).await?;
-            alone(&conn, &nodes).await?;
+            alone(&conn, &tables, options.nodes_are_dead).await?;
             Ok::<_, Failed>((conn, beside))
         });
         let (conn, beside) = opened.map_err(|failed| unusable(failed.to_string()))?;
@@ -109,30 +104,11 @@ impl Session {
 
     /// Records that everything was moved elsewhere. No node starts on it again.
     pub(crate) fn note_moved(&mut self) -> Result<(), Failed> {
-        let done = format!("UPDATE {} SET version = {MOVED}", self.tables.meta);
+        let Tables { meta, nodes, .. } = &self.tables;
+        // Without its row, no node appends anything.
+        let done = format!("DELETE FROM {nodes}; UPDATE {meta} SET version = {MOVED}");
         Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
     }
-}
-
-/// Takes the lock that a node takes when it starts, and checks that no node is running. Connections of an ended process disappear within
-/// a moment.
-async fn alone(conn: &Conn, nodes: &str) -> Result<(), Failed> {
-    let lock = format!("SELECT pg_try_advisory_lock({})", schema::LOCK);
-    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1";
-    let (mut is_locked, mut is_alone) = (false, false);
-    for _ in 0..LOOKS_MAX {
-        is_locked = is_locked || conn.client.query_one(&lock, &[]).await?.try_get(0)?;
-        is_alone = conn.client.query_one(others, &[&nodes]).await?.try_get::<_, i64>(0)? == 0;
-        if is_locked && is_alone {
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Err(refused(if is_alone {
-        "another move is under way"
-    } else {
-        "nodes are connected to it: stop all of them first"
-    }))
 }
 
 async fn is_there(conn: &Conn, table: &String) -> Result<bool, Failed> {
