@@ -11,21 +11,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::poll_fn;
 use tokio::sync::mpsc;
-use tokio_postgres::config::Host;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 
 use super::checks::Promises;
 use super::failed::Failed;
+use super::hosts;
 use super::schema;
 use super::served::{Served, is_lost};
 use super::tables::Tables;
 use super::tls::Tls;
 use super::{PostgresError, PostgresOptions};
 use crate::model::seldom::Seldom;
-
-/// The port of a URL without one.
-const PORT: u16 = 5432;
 
 /// The settings of every session. Nothing here ends an append that waits for a standby: it could not be known to have
 /// ended.
@@ -97,11 +94,7 @@ impl Connector {
         if let Some(served) = &self.served {
             served.check_kept()?;
         }
-        let (client, mut connection) = self
-            .config
-            .connect(self.tls.clone())
-            .await
-            .map_err(|error| self.not_connected(&error))?;
+        let (client, mut connection) = hosts::connect(&self.config, &self.tls).await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counted = warnings.clone();
         let driven = async move {
@@ -164,38 +157,11 @@ impl Connector {
 
     /// A session without settings. It uses no prepared statements, which a pooler would mix up.
     async fn bare(&self) -> Result<Client, Failed> {
-        let (client, connection) = self
-            .config
-            .connect(self.tls.clone())
-            .await
-            .map_err(|error| self.not_connected(&error))?;
+        let (client, connection) = hosts::connect(&self.config, &self.tls).await?;
         // Ends when the client is dropped.
         tokio::spawn(async move { connection.await.ok() });
         Ok(client)
     }
-
-    /// With the address, which the driver leaves out, and with what may help.
-    fn not_connected(&self, error: &tokio_postgres::Error) -> Failed {
-        Failed::not_connected(&addresses(&self.config), error)
-    }
-}
-
-/// Host and port of each server that is tried: `db.example:5432, other.example:5432`.
-fn addresses(config: &tokio_postgres::Config) -> String {
-    let ports = config.get_ports();
-    // One port is for all hosts.
-    let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(PORT);
-    let of_names = config.get_hosts().iter().enumerate().map(|(n, host)| match host {
-        Host::Tcp(name) => format!("{name}:{}", port(n)),
-        #[cfg(unix)]
-        Host::Unix(path) => format!("{}/.s.PGSQL.{}", path.display(), port(n)),
-    });
-    let of_names: Vec<_> = of_names.collect();
-    if !of_names.is_empty() {
-        return of_names.join(", ");
-    }
-    let numbers = config.get_hostaddrs().iter().enumerate();
-    numbers.map(|(n, address)| format!("{address}:{}", port(n))).collect::<Vec<_>>().join(", ")
 }
 
 async fn process_of(client: &Client) -> Result<Option<String>, Failed> {

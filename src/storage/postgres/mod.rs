@@ -27,6 +27,7 @@ mod figures;
 #[cfg(feature = "sled")]
 mod hashes;
 mod heal;
+mod hosts;
 mod lock;
 mod log;
 #[cfg(feature = "sled")]

@@ -22,7 +22,9 @@ pub(super) struct Tls(Arc<ClientConfig>);
 /// A connection to one host.
 pub(super) struct ToHost {
     connector: TlsConnector,
-    name: ServerName<'static>,
+    /// The name that the certificate is checked against. The driver has none for a socket or an address, and asks even
+    /// if there will be no TLS.
+    name: io::Result<ServerName<'static>>,
 }
 
 /// What the driver reads and writes.
@@ -55,8 +57,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, host: &str) -> io::Result<ToHost> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let unusable = |error| {
+            let told = format!(
+                "there is no name to check the certificate against ({error}): the URL needs a host"
+            );
+            io::Error::new(io::ErrorKind::InvalidInput, told)
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(unusable);
         Ok(ToHost { connector: TlsConnector::from(self.0.clone()), name })
     }
 }
@@ -67,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for ToHos
     type Future = BoxFuture<'static, io::Result<Stream<S>>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        async move { Ok(Stream(self.connector.connect(self.name, stream).await?)) }.boxed()
+        async move { Ok(Stream(self.connector.connect(self.name?, stream).await?)) }.boxed()
     }
 }
 
