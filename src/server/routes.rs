@@ -100,7 +100,10 @@ fn readiness(server: &Server) -> HttpResponse {
     }
     match server.inner().storage.ready() {
         Ok(()) if !knows_who_may(server) => not_ready(),
-        Ok(()) => HttpResponse::Ok().body("ready\n"),
+        Ok(()) => HttpResponse::Ok().body(match server.inner().storage.held_up() {
+            None => "ready\n".to_owned(),
+            Some(why) => format!("ready\n{why}\n"),
+        }),
         Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
     }
 }

@@ -207,6 +207,12 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What writes wait for at the moment, although the storage is ready, as a sentence for operators. `None` if nothing holds
+    /// them up. Does not block.
+    fn held_up(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// Resolves once nothing can be done with the storage any more for as long as this process runs, with the reason: it was
     /// given to another server meanwhile. `None` if that cannot happen.
     fn lost(&self) -> Option<BoxFuture<'static, Arc<str>>> {

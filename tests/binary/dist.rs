@@ -17,9 +17,10 @@ fn dist(name: &str) -> PathBuf {
 }
 
 /// Metrics that only a node on PostgreSQL has, with their kinds.
-pub const ON_POSTGRES: [(&str, &str); 12] = [
+pub const ON_POSTGRES: [(&str, &str); 13] = [
     ("storage_stores_refused", "gauge"),
     ("storage_other_nodes", "gauge"),
+    ("storage_standby_wait_seconds", "gauge"),
     ("storage_pool_connections_max", "gauge"),
     ("storage_pool_connections_idle", "gauge"),
     ("storage_pool_connections", "gauge"),

@@ -16,6 +16,7 @@ mod pooler;
 mod quarantine;
 mod queued;
 mod several;
+mod standby;
 mod stock;
 mod takeover;
 

@@ -67,6 +67,7 @@ async fn now(server: &Server) -> Value {
     let figures = inner.storage.figures();
     let facts = Facts {
         not_ready: inner.storage.ready().err().map(|error| error.to_string()),
+        held_up: inner.storage.held_up(),
         draining: inner.draining.load(std::sync::atomic::Ordering::Relaxed),
         figures: &figures,
         groups: &groups,

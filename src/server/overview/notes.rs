@@ -1,5 +1,7 @@
 //! What is not well, in words, and what to do about it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::history::Troubles;
@@ -39,6 +41,8 @@ impl Note {
 /// What is known of the server.
 pub(super) struct Facts<'a> {
     pub(super) not_ready: Option<String>,
+    /// What writes wait for.
+    pub(super) held_up: Option<Arc<str>>,
     pub(super) draining: bool,
     pub(super) figures: &'a [Figure],
     pub(super) groups: &'a [GroupStatus],
@@ -134,6 +138,14 @@ pub(super) fn notes(facts: &Facts<'_>) -> Vec<Note> {
             what,
             "Clients keep what they write and send it later. Look at the server's log; /readyz is 503 until \
              this is over.",
+        );
+    }
+    if let Some(why) = &facts.held_up {
+        note(
+            Bad,
+            format!("Writes wait: {why}."),
+            "Bring a standby back, or change synchronous_standby_names: the wait has no end of its own \
+             (docs/CLUSTER.md).",
         );
     }
     if facts.draining {
@@ -253,6 +265,7 @@ mod tests {
     fn facts<'a>(figures: &'a [Figure], groups: &'a [GroupStatus]) -> Facts<'a> {
         Facts {
             not_ready: None,
+            held_up: None,
             draining: false,
             figures,
             groups,
@@ -293,9 +306,10 @@ mod tests {
         let mut facts = facts(&figures, &groups);
         facts.hour.requests_refused = 3;
         facts.not_ready = Some("the disk is full".to_owned());
+        facts.held_up = Some("no standby".into());
         facts.waiting = 1;
         let notes = notes(&facts);
-        assert_eq!(notes.len(), FLAGS.len() + 5);
+        assert_eq!(notes.len(), FLAGS.len() + 6);
         assert!(notes.is_sorted_by_key(|note| note.level));
         assert!(notes[0].what.contains("the disk is full"), "{notes:?}");
         assert!(notes.iter().all(|note| !note.to_do.is_empty()));

@@ -23,6 +23,7 @@ use super::erased::NodeLedger;
 use super::failed::Failed;
 use super::fence::Fence;
 use super::open::OpenLogs;
+use super::standby::Standby;
 use super::tables::Tables;
 use crate::model::{Sequence, StoreId};
 use crate::storage::{KeysChanged, Node};
@@ -84,6 +85,7 @@ pub(super) struct Bus {
     /// Why the database could not be used at the last attempt.
     trouble: Mutex<Option<String>>,
     heard: AtomicU64,
+    standby: Standby,
     said_seen: Mutex<Option<Instant>>,
 }
 
@@ -116,6 +118,7 @@ impl Bus {
             told_changes: Mutex::new(Some(told_changes)),
             trouble: Mutex::default(),
             heard: AtomicU64::new(0),
+            standby: Standby::default(),
             said_seen: Mutex::default(),
         })
     }
@@ -179,6 +182,11 @@ impl Bus {
 
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
+    }
+
+    /// Whether commits wait for a standby.
+    pub(super) const fn standby(&self) -> &Standby {
+        &self.standby
     }
 
     /// The number of other nodes that were heard of recently.

@@ -313,6 +313,8 @@ async fn prepare(
     let remote_id = schema::prepare(&mut conn, &tables).await?;
     // This comes before registering, so that it counts no change that this node would have to hear of.
     let erased = NodeLedger::open(erased_dir.as_deref(), &mut conn, &tables).await?;
+    // Without a standby, it would wait here for ever, and the poll could not say why. A lost row is made again.
+    conn.client.batch_execute("SET synchronous_commit = local").await?;
     Ok((remote_id, register(&mut conn, &tables).await?, Arc::new(erased)))
 }
 

@@ -46,6 +46,7 @@ mod served;
     reason = "a file is its trade, and it is asked where one may block"
 )]
 mod shown;
+mod standby;
 mod state;
 mod storage;
 mod tables;

@@ -198,6 +198,7 @@ impl Storage for PostgresStorage {
             help: "Stores that stay closed, since the database has less of them than this node has shown",
             value: self.postgres.open_logs().refused(),
         });
+        figures.push(self.postgres.bus().standby().figure());
         figures.extend(self.postgres.pool().figures());
         figures
     }
@@ -212,6 +213,10 @@ impl Storage for PostgresStorage {
 
     fn lost(&self) -> Option<BoxFuture<'static, Arc<str>>> {
         Some(self.postgres.lost())
+    }
+
+    fn held_up(&self) -> Option<Arc<str>> {
+        self.postgres.bus().standby().told()
     }
 
     fn ready(&self) -> Result<(), StorageError> {

@@ -83,6 +83,7 @@ impl Bus {
             outage.say(polled.as_ref().err());
             *self.trouble.lock() = polled.err().map(|failed| failed.to_string());
             if !is_good {
+                self.standby.over();
                 conn = None;
                 sleep(AGAIN).await;
             }
@@ -152,20 +153,30 @@ impl Bus {
             *said = Some(Instant::now());
         }
         let Tables { nodes, node, .. } = &*self.tables;
-        conn.client
-            .execute(&format!("UPDATE {nodes} SET seen = now() WHERE node = $1"), &[node])
-            .await?;
-        conn.client
-            .batch_execute(&format!("DELETE FROM {nodes} WHERE seen < now() - interval '1 hour'"))
-            .await?;
-        Ok(())
+        // Appends lock the row, for as long as they wait for a standby. Then it says so another time.
+        let say = format!(
+            "SET LOCAL lock_timeout = '500ms'; UPDATE {nodes} SET seen = now() WHERE node = '{node}'; \
+             DELETE FROM {nodes} WHERE seen < now() - interval '1 hour'"
+        );
+        match conn.client.batch_execute(&say).await.map_err(Failed::from) {
+            Err(failed) if !failed.is_worth_repeating() => Err(failed),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// A connection that waits for no standby: what is written on it may be lost with the server.
+    async fn connect(&self) -> Result<Conn, Failed> {
+        let (conn, _) = self.connector.connect(None).await?;
+        conn.client.batch_execute("SET synchronous_commit = local").await?;
+        Ok(conn)
     }
 
     async fn poll_once(&self, kept: &mut Option<Conn>) -> Result<(), Failed> {
         if kept.as_ref().is_none_or(|conn| conn.client.is_closed()) {
-            *kept = Some(self.connector.connect(None).await?.0);
+            *kept = Some(self.connect().await?);
         }
         let Some(conn) = kept.as_mut() else { return Ok(()) };
+        let waits = self.standby.look(conn).await?;
         let Tables { meta, nodes, node, remote_id, .. } = &*self.tables;
         let ask = format!(
             "SELECT m.changes, n.changes, m.erasures, m.version, r.remote_id FROM {meta} AS m LEFT JOIN {nodes} AS n ON n.node = $1 \
@@ -190,7 +201,9 @@ impl Bus {
                     .await?;
             }
         }
-        self.say_seen(conn).await?;
+        if !waits {
+            self.say_seen(conn).await?;
+        }
         self.erased.follow(conn, &self.tables, erasures.cast_unsigned()).await;
         let behind = self.ask_heads(conn).await?;
         if !behind.is_empty() {
@@ -252,7 +265,7 @@ impl Bus {
     /// Refuses these stores from now on, unless the database has what this node knows of them after all: an old connection may still
     /// lead to a server that was the primary before. Returns a new connection.
     async fn refuse(&self, behind: &[(StoreId, Sequence)]) -> Result<Conn, Failed> {
-        let (mut conn, _) = self.connector.connect(None).await?;
+        let mut conn = self.connect().await?;
         for some in behind.chunks(HEADS_AT_ONCE) {
             let found = self.heads(&mut conn, some).await?;
             for (store, known) in some {
