@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Cluster, Node};
+use super::{ADMIN, Cluster, Node};
 use crate::support::http::get;
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, key};
@@ -26,9 +26,24 @@ async fn until(node: &Node, path: &str, part: &str) -> String {
     }
 }
 
+const WAITING: &str = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+/// Makes commits wait for this standby, once it returns.
 fn wait_for(cluster: &Cluster, standby: &str) {
     cluster.sql("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = {standby}"));
     cluster.sql("postgres", "SELECT pg_reload_conf()");
+    let mut waits = standby == "''";
+    while !waits {
+        // A commit of no consequence, which shows whether the setting is in force.
+        std::thread::scope(|scope| {
+            let commit = || cluster.sql("postgres", "SELECT pg_logical_emit_message(true, '', '')");
+            let commit = scope.spawn(commit);
+            while !commit.is_finished() {
+                let cancel = format!("SELECT count(pg_cancel_backend(pid)) > 0 {WAITING}");
+                waits = cluster.sql("postgres", &cancel) == "t" || waits;
+            }
+        });
+    }
 }
 
 /// Asks for an entry to be stored, which waits.
@@ -84,8 +99,62 @@ async fn a_role_that_may_not_see_standbys_is_told_which_right_it_lacks() {
     let _socket = write(&node).await;
     let told = until(&node, "/readyz", WAITS).await;
     assert!(told.contains("GRANT pg_read_all_stats TO plain"), "{told}");
-    cluster.sql("postgres", "GRANT pg_read_all_stats TO plain");
+    // This would wait as well.
+    let grant = "SET synchronous_commit = local; GRANT pg_read_all_stats TO plain";
+    cluster.sql("postgres", grant);
     let told = until(&node, "/readyz", "no connected standby matches (walreceiver)").await;
     assert!(told.contains("'nobody'"), "{told}");
     wait_for(&cluster, "''");
+}
+
+/// Runs a command that waits for a standby, and ends this wait in the database. Returns what the command says when it fails.
+async fn undecided(cluster: &Cluster, node: &Node, arguments: &[&str]) -> String {
+    let command = node.process.client(arguments);
+    let running = tokio::task::spawn_blocking(move || { command }.output());
+    let begun = Instant::now();
+    while !running.is_finished() {
+        cluster.sql("postgres", &format!("SELECT count(pg_cancel_backend(pid)) {WAITING}"));
+        assert!(begun.elapsed() < PATIENCE, "{arguments:?} does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let done = running.await.expect("it ran").expect("it runs");
+    let told = [done.stdout, done.stderr].concat();
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(!done.status.success(), "{arguments:?} is said to have happened: {told}");
+    told
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_have_happened_if_somebody_ended_its_wait_for_a_standby() {
+    let Some(cluster) = Cluster::own() else { return };
+    let token = ("EVENTLOG_ADMIN_TOKEN", ADMIN.to_owned());
+    let allow = ("EVENTLOG_AUTH_MODE", "allow-all".to_owned());
+    let node = Node::start(&cluster.database(), vec![allow, token]);
+    node.run(&["keys", "--token", ADMIN, "assign", "alice", "team"]);
+    write(&node).await.next_ack().await;
+    let signing_key = "0f".repeat(32);
+    let commands: [&[&str]; 6] = [
+        &["keys", "--token", ADMIN, "assign", "bob", "team"],
+        &["keys", "--token", ADMIN, "pin", "alice", &signing_key],
+        &["keys", "--token", ADMIN, "unpin", "alice"],
+        &["revoke", "--token", ADMIN, "--key", "mallory"],
+        &["trim", "--token", ADMIN, "--store", "team", "--before", "2", "--yes"],
+        &["keys", "--token", ADMIN, "remove", "bob"],
+    ];
+    wait_for(&cluster, "'nobody'");
+    for command in commands {
+        let told = undecided(&cluster, &node, command).await;
+        assert!(told.contains("ended its wait for a standby"), "{command:?}: {told}");
+    }
+    wait_for(&cluster, "''");
+    // It is there, and this node applies it like what another node has done.
+    let begun = Instant::now();
+    loop {
+        let shown = node.run(&["revocations", "--token", ADMIN]);
+        if shown.contains("mallory") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{shown}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

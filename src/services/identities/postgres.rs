@@ -82,6 +82,7 @@ impl Identities for PostgresIdentities {
             let mut conn = postgres.conn().await?;
             let bind = conn.prepare(&sql.bind).await?;
             let row = conn.client.query_one(&bind, &[&to_column(name.as_str()), &&own[..]]).await?;
+            conn.check_commits()?;
             postgres.changed(row.try_get(1)?);
             signing_key(&row)
         });
@@ -130,6 +131,8 @@ impl Identities for PostgresIdentities {
                 }
             };
             let Some(row) = row else { return Ok(None) };
+            // If it fails, the poll finds the change, and it is applied here as one of another node.
+            conn.check_commits()?;
             postgres.changed(row.try_get(1)?);
             signing_key(&row)
         });

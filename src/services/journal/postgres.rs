@@ -242,6 +242,7 @@ SELECT n FROM f"
         if !n.is_empty() {
             postgres.moved_handlers();
         }
+        conn.check_commits()?;
         ours.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -293,7 +294,7 @@ impl EventJournal for PostgresJournal {
             let mut conn = postgres.conn().await?;
             let insert = conn.prepare(&shared.insert).await?;
             conn.client.execute(&insert, &[&set.0, &set.1]).await?;
-            Ok::<_, Failed>(())
+            conn.check_commits()
         });
         written.map(|written| written.and_then(|written| written).map_err(unwritten)).boxed()
     }

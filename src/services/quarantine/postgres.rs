@@ -77,7 +77,13 @@ impl PostgresQuarantine {
         W: Future<Output = Result<T, Failed>> + Send,
     {
         let (postgres, sql) = (self.postgres.clone(), self.sql.clone());
-        let done = self.postgres.run(async move { work(sql, Lent(postgres.conn().await?)).await });
+        let done = self.postgres.run(async move {
+            let conn = postgres.conn().await?;
+            let commits = conn.commits();
+            let done = work(sql, Lent(conn)).await?;
+            commits.check()?;
+            Ok(done)
+        });
         done.map(|done| done.and_then(|done| done).map_err(QuarantineUnavailable::new)).boxed()
     }
 }

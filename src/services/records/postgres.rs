@@ -75,6 +75,8 @@ impl PostgresRecords {
                     conn.client.query_one(&remove, &[&name]).await?
                 }
             };
+            // If it fails, the poll finds the change, and it is applied here as one of another node.
+            conn.check_commits()?;
             postgres.changed(row.try_get(0)?);
             Ok::<_, Failed>(())
         });

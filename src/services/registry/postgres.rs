@@ -80,6 +80,7 @@ impl PostgresRegistry {
         let imported = self.postgres.run(async move {
             let conn = postgres.conn().await?;
             let row = conn.client.query_one(&sql.import, &[&to_column(store.as_str())]).await?;
+            conn.check_commits()?;
             let (assigned, known): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let (assigned, known) = (assigned.cast_unsigned(), known.cast_unsigned());
             Ok(Imported { assigned, known })
@@ -135,6 +136,7 @@ impl StoreRegistry for PostgresRegistry {
             let assign = conn.prepare(&sql.assign).await?;
             let (name, wanted) = (to_column(name.as_str()), to_column(wanted.as_str()));
             let row = conn.client.query_one(&assign, &[&name, &wanted]).await?;
+            conn.check_commits()?;
             store_at(&row, 0)
         });
         async move {
@@ -157,6 +159,8 @@ impl StoreRegistry for PostgresRegistry {
             let remove = conn.prepare(&sql.remove).await?;
             let row = conn.client.query_opt(&remove, &[&to_column(name.as_str())]).await?;
             let Some(row) = row else { return Ok(None) };
+            // If it fails, the poll finds the change, and it is applied here as one of another node.
+            conn.check_commits()?;
             postgres.changed(row.try_get(1)?);
             store_at(&row, 0).map(Some)
         });

@@ -215,6 +215,30 @@ impl Conn {
     pub(crate) fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Acquire)
     }
+
+    /// Whether what is committed from now on reaches a standby.
+    pub(crate) fn commits(&self) -> Commits {
+        Commits { warnings: self.warnings.clone(), before: self.warnings() }
+    }
+}
+
+/// The commits on a connection since a moment.
+pub(crate) struct Commits {
+    warnings: Arc<AtomicU64>,
+    before: u64,
+}
+
+impl Commits {
+    /// Fails if the database has ended a wait for a standby since. What was committed may be lost with the server, so nobody
+    /// is told that it happened.
+    pub(crate) fn check(&self) -> Result<(), Failed> {
+        if self.warnings.load(Ordering::Acquire) == self.before {
+            return Ok(());
+        }
+        Err(Failed::new(
+            "the database ended its wait for a standby: it is committed, and may be lost with the server. Try again",
+        ))
+    }
 }
 
 #[cfg(test)]

@@ -175,15 +175,10 @@ pub(super) async fn add_this(
 
 /// Commits the transaction. After an error, it may have happened.
 pub(super) async fn end(conn: &mut Conn) -> Result<(), Failed> {
-    let warnings = conn.warnings();
+    let commits = conn.commits();
     conn.client.batch_execute("COMMIT").await?;
     conn.in_transaction = false;
-    if conn.warnings() == warnings {
-        return Ok(());
-    }
-    Err(Failed::new(
-        "the database ended its wait for a standby: it is committed, and may be lost with the server",
-    ))
+    commits.check()
 }
 
 /// Erases the entries of a store with these sequences, in the current transaction. The sequences are ascending and exist. Returns

@@ -29,6 +29,7 @@ impl Postgres {
 async fn heal(mut conn: Conn, tables: Tables, nodes_are_dead: bool) -> Result<u64, Failed> {
     alone(&conn, &tables, nodes_are_dead).await?;
     let Tables { entries, stores, appends, remote_id, nodes, .. } = tables;
+    let commits = conn.commits();
     let client = &mut conn.client;
     // If it is dropped without a commit, it is rolled back.
     let transaction = client.transaction().await?;
@@ -58,6 +59,7 @@ async fn heal(mut conn: Conn, tables: Tables, nodes_are_dead: bool) -> Result<u6
     let jump_by = number(Sequence::ZERO.plus(JUMP));
     let healed = transaction.execute(&jump, &[&jump_by, &gap]).await?;
     transaction.commit().await?;
+    commits.check()?;
     Ok(healed)
 }
 

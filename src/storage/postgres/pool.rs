@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::connect::{Conn, Connector};
+use super::connect::{Commits, Conn, Connector};
 use super::failed::Failed;
 use crate::model::Observed;
 use crate::model::histogram::Histogram;
@@ -58,6 +58,7 @@ impl Drop for Waiting<'_> {
 /// A connection from the pool, which is returned when this is dropped.
 pub(crate) struct Pooled {
     conn: Option<Conn>,
+    commits: Commits,
     idle: Arc<Mutex<Vec<Conn>>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -120,7 +121,15 @@ impl Pool {
                 }
             }
         };
-        Ok(Pooled { conn: Some(conn), idle: self.idle.clone(), _permit: permit })
+        let commits = conn.commits();
+        Ok(Pooled { conn: Some(conn), commits, idle: self.idle.clone(), _permit: permit })
+    }
+}
+
+impl Pooled {
+    /// Fails if something that was committed since this was taken from the pool may not have reached a standby.
+    pub(crate) fn check_commits(&self) -> Result<(), Failed> {
+        self.commits.check()
     }
 }
 

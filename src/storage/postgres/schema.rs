@@ -46,6 +46,7 @@ pub(super) const LOCK: i64 = 0x6576_656e_746c_6f67;
 
 /// Creates missing tables, and returns the remote id.
 pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId, Failed> {
+    let commits = conn.commits();
     conn.in_transaction = true;
     conn.client.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})")).await?;
     let Tables { meta, remote_id, .. } = tables;
@@ -90,6 +91,7 @@ pub(super) async fn prepare(conn: &mut Conn, tables: &Tables) -> Result<RemoteId
     })?;
     conn.client.batch_execute("COMMIT").await?;
     conn.in_transaction = false;
+    commits.check()?;
     Ok(kept)
 }
 

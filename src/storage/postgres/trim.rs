@@ -91,6 +91,7 @@ async fn set(postgres: &Postgres, store: &StoreId, last: Sequence) -> Result<Tri
     // The outcome of the commit is unclear, whatever an error says.
     conn.client.batch_execute("COMMIT").await.map_err(|error| unclear(&error.into()))?;
     conn.in_transaction = false;
+    conn.check_commits().map_err(|failed| unclear(&failed))?;
     Ok(wanted)
 }
 

@@ -82,7 +82,9 @@ impl UsedKeys for PostgresUsedKeys {
             let note = conn.prepare(&sql.note).await?;
             let (key, store) = (to_column(key.as_str()), to_column(store.as_str()));
             let row = conn.client.query_one(&note, &[&key, &store]).await;
-            store_in(&row.map_err(Failed::from)?)
+            let row = row.map_err(Failed::from)?;
+            conn.check_commits()?;
+            store_in(&row)
         });
         note.map(|noted| noted?).boxed()
     }
@@ -100,6 +102,8 @@ impl UsedKeys for PostgresUsedKeys {
             let release = conn.prepare(&sql.release).await?;
             let row = conn.client.query_opt(&release, &[&to_column(key.as_str())]).await;
             let Some(row) = row.map_err(Failed::from)? else { return Ok(None) };
+            // If it fails, the poll finds the change, and it is applied here as one of another node.
+            conn.check_commits()?;
             postgres.changed(row.try_get(1).map_err(Failed::from)?);
             store_in(&row).map(Some)
         });

@@ -169,6 +169,7 @@ impl Driver {
                 due.given.iter().map(|(key, fence)| (&**key, *fence)).unzip();
             let statement = conn.prepare(&self.sql.give).await?;
             conn.client.execute(&statement, &[&keys, &fences, &self.node]).await?;
+            conn.check_commits()?;
         }
         if !due.wanted.is_empty() {
             let keys: Vec<&[u8]> = due.wanted.iter().map(|(key, ..)| &**key).collect();
@@ -178,6 +179,8 @@ impl Driver {
             let statement = conn.prepare(&self.sql.claim).await?;
             let claimed =
                 conn.client.query(&statement, &[&keys, &stores, &urgent, &self.node]).await?;
+            // If it were lost, another node would get the same fence.
+            conn.check_commits()?;
             let mut left: HashSet<&[u8]> =
                 due.wanted.iter().filter(|(.., now)| *now).map(|(key, ..)| &**key).collect();
             for row in &claimed {

@@ -68,7 +68,6 @@ impl PostgresTransaction {
     }
 
     async fn write_and_commit(mut self, changes: JournalChanges) -> Result<(), Failed> {
-        let warnings = self.conn.warnings();
         let set: (Vec<&[u8]>, Vec<&[u8]>) =
             changes.iter().filter_map(|(key, value)| Some((key, value?))).unzip();
         let gone: Vec<&[u8]> =
@@ -78,11 +77,7 @@ impl PostgresTransaction {
         let write = self.conn.prepare(&self.shared.set).await?;
         self.conn.client.execute(&write, &[&set.0, &set.1]).await?;
         self.end("COMMIT").await?;
-        if self.conn.warnings() == warnings {
-            Ok(())
-        } else {
-            Err(Failed::new("the wait for a standby was ended"))
-        }
+        self.conn.check_commits()
     }
 }
 

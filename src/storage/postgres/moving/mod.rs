@@ -99,7 +99,9 @@ impl Session {
             "DROP TABLE IF EXISTS {meta}_moving; UPDATE {meta} SET version = {}",
             schema::VERSION
         );
-        Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
+        let commits = self.conn.commits();
+        self.runtime.block_on(self.conn.client.batch_execute(&done))?;
+        commits.check()
     }
 
     /// Records that everything was moved elsewhere. No node starts on it again.
@@ -107,7 +109,9 @@ impl Session {
         let Tables { meta, nodes, .. } = &self.tables;
         // Without its row, no node appends anything.
         let done = format!("DELETE FROM {nodes}; UPDATE {meta} SET version = {MOVED}");
-        Ok(self.runtime.block_on(self.conn.client.batch_execute(&done))?)
+        let commits = self.conn.commits();
+        self.runtime.block_on(self.conn.client.batch_execute(&done))?;
+        commits.check()
     }
 }
 
