@@ -1,6 +1,7 @@
 //! The basis of the tests. It shares the codecs with the server, and nothing that decides anything.
 
 pub mod auth;
+pub mod between;
 pub mod certificates;
 pub mod expanding;
 pub mod fake;

@@ -211,7 +211,7 @@ fn note_restore(
         name.strip_prefix(NOTED)?.parse::<usize>().ok().filter(|number| *number < RESTORES_MAX)
     };
     let mut before = objects.iter().filter_map(number).max().unwrap_or(0);
-    while !bucket.put_new(&format!("{folder}/{NOTED}{}", before + 1), &mut &b"1"[..], 1)? {
+    while !bucket.put_text(&format!("{folder}/{NOTED}{}", before + 1), b"1")? {
         before += 1;
     }
     // One line for each.

@@ -128,7 +128,7 @@ fn judge(versioning: &Answer, lock: &Answer) -> Kept {
 }
 
 /// The text of the first element with this name.
-fn between<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn between<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once('<').map(|(text, _)| text)
 }

@@ -16,11 +16,12 @@ mod http;
 mod kept;
 mod ship;
 
+use std::cell::OnceCell;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path as ObjectPath;
 use object_store::{
     Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
@@ -51,6 +52,8 @@ pub(super) type Until = watch::Receiver<Option<Instant>>;
 pub(super) struct Bucket {
     runtime: Runtime,
     store: AmazonS3,
+    /// Sends a checksum with everything it writes, once the bucket has demanded that.
+    checked: OnceCell<AmazonS3>,
     address: BucketAddress,
     /// When requests are given up, however long they may take otherwise. See [`Bucket::until`].
     until: Option<Until>,
@@ -92,30 +95,32 @@ impl Bucket {
         let failed = |cause: String| BucketError { address: address.clone(), cause };
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-        let retry = RetryConfig {
-            max_retries: 3,
-            retry_timeout: Duration::from_secs(15),
-            ..RetryConfig::default()
-        };
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(&address.bucket)
-            .with_retry(retry)
-            // An endpoint without TLS was chosen on purpose.
-            .with_allow_http(true)
-            .with_http_connector(http::Connector);
-        if let Some(found) = credentials::of_file().map_err(failed)? {
-            builder = builder.with_access_key_id(found.id).with_secret_access_key(found.secret);
-            if let Some(token) = found.token {
-                builder = builder.with_token(token);
-            }
-        }
-        let store = builder.build().map_err(|error| failed(said(&error)))?;
-        Ok(Self { runtime, store, address: address.clone(), until: None })
+        let store = build(address, false).map_err(failed)?;
+        let (address, checked) = (address.clone(), OnceCell::new());
+        Ok(Self { runtime, store, checked, address, until: None })
     }
 
     /// Requests fail at the moment that is sent to `until`, also those that wait then.
     pub(super) fn until(self, until: Until) -> Self {
         Self { until: Some(until), ..self }
+    }
+
+    /// Whether a write failed with `error` because the bucket demands a checksum, which not every store knows. Each
+    /// later write has one, so it may be tried again.
+    pub(super) fn demands_checksums(&self, error: &BucketError) -> bool {
+        let cause = error.cause.to_lowercase();
+        if self.checked.get().is_some()
+            || !["checksum", "content-md5"].iter().any(|it| cause.contains(it))
+        {
+            return false;
+        }
+        let with_checksums = build(&self.address, true);
+        with_checksums.is_ok_and(|store| self.checked.set(store).is_ok())
+    }
+
+    /// What objects are written with.
+    fn writer(&self) -> &AmazonS3 {
+        self.checked.get().unwrap_or(&self.store)
     }
 
     fn path(&self, name: &str) -> ObjectPath {
@@ -175,7 +180,7 @@ impl Bucket {
                 return Err(self.failed(format!("{name} ends after {} bytes", part.len())));
             }
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            self.run(self.store.put_opts(&path, part.into(), options))?.map(drop)
+            self.run(self.writer().put_opts(&path, part.into(), options))?.map(drop)
         } else {
             match self.run(self.store.head(&path))? {
                 Err(Error::NotFound { .. }) => {}
@@ -191,6 +196,15 @@ impl Bucket {
         }
     }
 
+    /// Like [`Bucket::put_new`], with a short text.
+    pub(super) fn put_text(&self, name: &str, text: &[u8]) -> Result<bool, BucketError> {
+        let put = || self.put_new(name, &mut &*text, text.len() as u64);
+        match put() {
+            Err(error) if self.demands_checksums(&error) => put(),
+            put => put,
+        }
+    }
+
     /// Writes an object in parts. Only one part is in memory at a time. The object is stored whole or not at all.
     fn put_parts(
         &self,
@@ -199,7 +213,7 @@ impl Bucket {
         from: &mut dyn Read,
         bytes: u64,
     ) -> Result<Result<(), Error>, BucketError> {
-        let begun = self.run(self.store.put_multipart(path))?;
+        let begun = self.run(self.writer().put_multipart(path))?;
         let mut upload = match begun {
             Ok(upload) => upload,
             Err(error) => return Ok(Err(error)),
@@ -259,6 +273,31 @@ impl Bucket {
     }
 }
 
+/// The store at `address`, as the environment describes it.
+fn build(address: &BucketAddress, with_checksums: bool) -> Result<AmazonS3, String> {
+    let retry = RetryConfig {
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(15),
+        ..RetryConfig::default()
+    };
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&address.bucket)
+        .with_retry(retry)
+        // An endpoint without TLS was chosen on purpose.
+        .with_allow_http(true)
+        .with_http_connector(http::Connector);
+    if with_checksums {
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
+    }
+    if let Some(found) = credentials::of_file()? {
+        builder = builder.with_access_key_id(found.id).with_secret_access_key(found.secret);
+        if let Some(token) = found.token {
+            builder = builder.with_token(token);
+        }
+    }
+    builder.build().map_err(|error| said(&error))
+}
+
 /// An error and its causes in one line.
 fn said(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -270,5 +309,28 @@ fn said(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    without_xml(&line).unwrap_or(line)
+}
+
+/// `text` with the code and the message of an answer in XML instead of that answer. `None` if it has none.
+fn without_xml(text: &str) -> Option<String> {
+    let (before, answer) = text.split_once("<Error>")?;
+    let before = before.split_once("<?xml").map_or(before, |(before, _)| before);
+    let (code, message) = (kept::between(answer, "Code")?, kept::between(answer, "Message")?);
+    Some(format!("{before}{code}: {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_in_xml_is_said_in_words() {
+        let text = "404 Not Found: <?xml version=\"1.0\"?> <Error> <Code>NoSuchBucket</Code> \
+                    <Message>It does not exist</Message> <BucketName>b</BucketName> </Error>";
+        let said = without_xml(text);
+        assert_eq!(said.as_deref(), Some("404 Not Found: NoSuchBucket: It does not exist"));
+        assert_eq!(without_xml("a plain <error>"), None);
+    }
 }

@@ -171,13 +171,7 @@ impl Shipper {
         if self.generation.as_ref() == Some(&folder) {
             return Ok(folder);
         }
-        let text = note.encode();
-        let put = self.bucket.put_new(
-            &format!("{folder}/directory"),
-            &mut text.as_bytes(),
-            text.len() as u64,
-        );
-        put?;
+        self.bucket.put_text(&format!("{folder}/directory"), note.encode().as_bytes())?;
         let (mut files, mut tails) = (BTreeMap::new(), Vec::new());
         for object in self.bucket.list(Some(&folder))? {
             let Some(name) = object.name.strip_prefix(&format!("{folder}/")) else { continue };
@@ -212,7 +206,11 @@ impl Shipper {
         mut open: impl FnMut() -> io::Result<R>,
     ) -> Result<(), ShipError> {
         let failed = |cause| ShipError::File { file: name.to_owned(), cause };
-        if self.bucket.put_new(name, &mut open().map_err(failed)?, bytes)? {
+        let mut put = self.bucket.put_new(name, &mut open().map_err(failed)?, bytes);
+        if put.as_ref().is_err_and(|error| self.bucket.demands_checksums(error)) {
+            put = self.bucket.put_new(name, &mut open().map_err(failed)?, bytes);
+        }
+        if put? {
             return Ok(());
         }
         // An earlier attempt may have written it without getting the answer.

@@ -1,6 +1,8 @@
 //! A bucket has everything that a lost machine had: the archive as it is written, and the entries that are not archived
 //! yet.
 
+mod requests;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,18 +22,24 @@ const TOKEN: &str = "only-for-this-test";
 struct Place {
     directory: TempDir,
     bucket: SocketAddr,
+    /// Instead of the credentials of all.
+    environment: Vec<(&'static str, String)>,
     server: Option<Serve>,
 }
 
 impl Place {
     fn new(bucket: SocketAddr) -> Self {
+        Self::with(bucket, Vec::new())
+    }
+
+    fn with(bucket: SocketAddr, environment: Vec<(&'static str, String)>) -> Self {
         let directory = tempdir().expect("a directory");
         let config = format!(
             "[admin]\ntoken = \"{TOKEN}\"\n[archive]\nto = \"s3://{BUCKET}/all/of it\"\nship_every = \"200ms\"\n"
         );
         let config = config.replace("of it", "of-it");
         std::fs::write(directory.path().join("config.toml"), config).expect("written");
-        let mut place = Self { directory, bucket, server: None };
+        let mut place = Self { directory, bucket, environment, server: None };
         place.start();
         place
     }
@@ -48,6 +56,10 @@ impl Place {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
         serve.stderr(log.expect("a file"));
         at(&mut serve, self.bucket);
+        if !self.environment.is_empty() {
+            serve.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        }
+        serve.envs(self.environment.iter().map(|(name, value)| (*name, value)));
         self.server = Some(Serve::of(serve));
     }
 
