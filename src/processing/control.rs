@@ -152,7 +152,7 @@ impl Processor {
             refused: Vec::new(),
         };
         for (store, progress) in &*self.stores.lock() {
-            let lag = progress.status_of(at).lag();
+            let lag = progress.left(Some(at));
             status.stores_behind += usize::from(lag > 0);
             status.lag = status.lag.saturating_add(lag);
             let refused = progress.lanes.get(at).and_then(Lane::refused);

@@ -449,6 +449,13 @@ impl StoreProgress {
         self.feed.lock().clone()
     }
 
+    /// How many entries a group, or the slowest one, has not processed; those that are trimmed are not waited for.
+    pub(super) fn left(&self, group: Option<usize>) -> u64 {
+        let status = group.map_or_else(|| self.status(), |group| self.status_of(group));
+        let trimmed = self.feed.lock().as_ref().map_or(Sequence::ZERO, |feed| (feed.trimmed)());
+        status.head.since(status.position.max(trimmed))
+    }
+
     /// The status of one group.
     pub(super) fn status_of(&self, group: usize) -> ReplayStatus {
         let position = self.lanes.get(group).and_then(Lane::position);

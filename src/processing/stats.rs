@@ -86,7 +86,7 @@ impl Processor {
 
     fn lag(&self) -> Lag {
         let stores = self.stores.lock();
-        let lags = stores.values().map(|progress| progress.status().lag());
+        let lags = stores.values().map(|progress| progress.left(None));
         lags.fold(Lag::default(), |sum, lag| Lag {
             stores: sum.stores + u64::from(lag > 0),
             total: sum.total.saturating_add(lag),

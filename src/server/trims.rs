@@ -23,6 +23,8 @@ use crate::storage::{Keep, Storage, StorageError, StoreSize};
 
 /// How often to look whether the groups that are waited for have come far enough.
 const WISHES_EVERY: Duration = Duration::from_secs(2);
+/// How long after the start to look first.
+const FIRST: Duration = Duration::from_millis(50);
 /// After this many of those looks, what the configuration does not keep is trimmed.
 const RETENTION_EVERY: u32 = 15;
 /// How many stores are checked at a time.
@@ -154,8 +156,10 @@ impl Trims {
     async fn run(&self) {
         let mut rounds = 0;
         loop {
+            // The metric says for whom trims wait after the first look.
+            let every = if rounds == 0 { FIRST } else { WISHES_EVERY };
             let is_asked = tokio::select! {
-                () = tokio::time::sleep(WISHES_EVERY) => false,
+                () = tokio::time::sleep(every) => false,
                 () = self.look.notified() => true,
             };
             self.grant_wishes().await;

@@ -111,6 +111,8 @@ async fn a_trim_waits_for_a_group_that_pauses_and_goes_on_by_itself() {
     write(&server, &["eight", "nine"]).await;
     let said = ok(&server, &[&trim[..], &["9", "--force"]].concat()).await;
     assert!(said.starts_with("what came before entry 9 is trimmed\n  the book has"), "{said}");
+    let said = ok(&server, &["groups", "list"]).await;
+    assert!(said.contains("1 behind in 1 store"), "what is trimmed is not waited for: {said}");
     ok(&server, &["groups", "resume", "the book"]).await;
     processed(&server.server, "team", 9).await;
     assert!(book.lines.lock().iter().map(|line| &line[..1]).eq(["9"]), "eight is gone");

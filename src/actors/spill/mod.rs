@@ -52,11 +52,15 @@ pub(crate) struct Spill {
 }
 
 impl Spill {
-    /// In `directory`, which is created if missing, and emptied. By default, a quarter of the free space may be used.
+    /// In `directory`, which is created if missing, and whose files are removed. By default, a quarter of the free space may be used.
     pub(crate) fn open(directory: &Path, bytes_max: Option<u64>) -> io::Result<Arc<Self>> {
         std::fs::create_dir_all(directory)?;
         for entry in std::fs::read_dir(directory)? {
-            std::fs::remove_file(entry?.path())?;
+            let path = entry?.path();
+            // A disk of its own has `lost+found`.
+            if !path.is_dir() {
+                std::fs::remove_file(path)?;
+            }
         }
         let bytes_max = match bytes_max {
             Some(bytes_max) => bytes_max,

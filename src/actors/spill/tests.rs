@@ -65,3 +65,13 @@ fn parts_come_in_any_order_and_nothing_is_left_behind() {
     drop((file, table));
     assert_eq!((files(), spill.figures()), (0, (0, 0)));
 }
+
+/// The server did not start: `mkfs` makes this folder.
+#[test]
+fn a_disk_of_its_own_may_have_a_folder() {
+    let directory = tempdir().expect("a directory");
+    std::fs::create_dir(directory.path().join("lost+found")).expect("made");
+    std::fs::write(directory.path().join("7"), "of a process that was killed").expect("a file");
+    Spill::open(directory.path(), None).expect("it opens");
+    assert!(directory.path().join("lost+found").is_dir() && !directory.path().join("7").exists());
+}

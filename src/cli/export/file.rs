@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use eventlog_server::model::{RemoteId, Sequence, StoreId};
@@ -12,6 +12,9 @@ use eventlog_server::protocol::lines::{Head, Line, WrongLine};
 
 /// How much of it is read at a time, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// No line of an export is so long, in bytes: a file may be anything.
+const LINE_BYTES_MAX: u64 = if cfg!(test) { 1 << 16 } else { 512 << 20 };
 
 /// The start of an export.
 const BEGINS: &[u8] = b"{\"export\":";
@@ -137,9 +140,12 @@ fn scan(input: &mut impl BufRead, path: &Path) -> Result<Scanned, FileError> {
     let mut number = 0;
     loop {
         line.clear();
-        let read = input.read_until(b'\n', &mut line);
-        read.map_err(|cause| FileError::Io { path: path.to_owned(), cause })?;
+        let read = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        let read = read.map_err(|cause| FileError::Io { path: path.to_owned(), cause })?;
         number += 1;
+        if read as u64 == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
+            return Err(wrong(number, WrongLine::Json("it is longer than any line".to_owned())));
+        }
         if line.last() != Some(&b'\n') {
             let is_ours = BEGINS.starts_with(&line) || line.starts_with(BEGINS);
             if found.begun.is_none() && !found.is_complete && !is_ours {
@@ -313,6 +319,9 @@ mod tests {
             let refused = scanned(&text).expect_err(&text);
             assert!(refused.contains(line), "{refused}");
         }
+        // It was read into memory as a whole.
+        let endless = "{\"export\":".to_owned() + &"x".repeat(1 << 17);
+        assert!(scanned(&endless).expect_err("it is too long").contains("longer than any line"));
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("notes");
         std::fs::write(&path, "notes\nmore").expect("written");

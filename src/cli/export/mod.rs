@@ -11,6 +11,7 @@ use eventlog_server::model::{Sequence, StoreId};
 use eventlog_server::processing::compaction::EventPattern;
 use eventlog_server::protocol::lines::{Complete, Head, Line, put_complete};
 use eventlog_server::server::Selection;
+use serde_json::json;
 
 use self::file::{Begun, FileError};
 use super::connect::is_reader_gone;
@@ -172,7 +173,15 @@ fn to_file(args: &Args, place: &Place, path: &Path) -> Result<(), ExportError> {
     let file = out.into_inner().map_err(|error| ExportError::Write(error.into_error()))?;
     file.sync_all().map_err(ExportError::Write)?;
     let Complete { stores, entries } = exported?;
-    let bytes = people_bytes(file.metadata().map_or(0, |metadata| metadata.len()));
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    if args.place.admin.json {
+        let line =
+            json!({ "stores": stores, "entries": entries, "bytes": bytes, "isNew": !is_whole });
+        // The file is written, whoever reads this.
+        let _ = writeln!(io::stdout(), "{line}");
+        return Ok(());
+    }
+    let bytes = people_bytes(bytes);
     let is_complete = if is_whole {
         format!("{} is complete, and nothing is new: ", path.display())
     } else {

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use eventlog_server::model::StoreId;
 use eventlog_server::protocol::lines::{Line, WrongLine};
 
 /// The largest entry that a server accepts by default fits, whatever its names are.
@@ -9,6 +10,9 @@ const LINE_BYTES_MAX: u64 = 256 << 20;
 
 /// How much is read at a time, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// No head is longer: it has the name of a store and the patterns of a selection.
+const HEAD_BYTES_MAX: u64 = 1 << 20;
 
 /// The memory of a longer line is released after it, in bytes.
 const KEEP_BYTES: usize = 4 << 20;
@@ -46,6 +50,31 @@ pub(in crate::cli) enum LineError {
         /// What went wrong.
         cause: io::Error,
     },
+}
+
+/// The first store whose lines `input` has, and another one, if there is one. What is no valid head is left to [`Lines`].
+pub(super) fn stores(input: impl Read) -> io::Result<(Option<StoreId>, Option<StoreId>)> {
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, input);
+    let (mut first, mut line) = (None, Vec::new());
+    loop {
+        line.clear();
+        let read = input.by_ref().take(HEAD_BYTES_MAX).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok((first, None));
+        }
+        if line.last() != Some(&b'\n') {
+            // Only an entry is so long.
+            input.skip_until(b'\n')?;
+        } else if line.starts_with(br#"{"export":"#)
+            && let Some(Line::Head(head)) =
+                std::str::from_utf8(&line).ok().and_then(|text| Line::parse(text).ok())
+        {
+            match &first {
+                Some(known) if *known != head.store => return Ok((first, Some(head.store))),
+                _ => first = Some(head.store),
+            }
+        }
+    }
 }
 
 /// The lines of an input, in order.
@@ -108,6 +137,26 @@ mod tests {
         let mut bytes = Lines::new(Box::new(&b"\xff\n"[..]));
         assert!(matches!(bytes.next(), Err(LineError::Wrong { line: 1, .. })));
         assert!(matches!(Lines::new(Box::new(&b""[..])).next(), Ok(None)));
+    }
+
+    #[test]
+    fn the_stores_of_an_input_are_found_behind_entries_of_any_length() {
+        let head = |store: &str| {
+            format!(
+                r#"{{"export":1,"storeId":"{store}","remoteId":"{}","from":1,"head":2}}"#,
+                "0".repeat(32)
+            )
+        };
+        let found = |text: &str| {
+            let (first, second) = stores(text.as_bytes()).expect("it is read");
+            let name = |store: Option<StoreId>| store.map(|store| store.as_str().to_owned());
+            (name(first), name(second))
+        };
+        let (a, b, long) = (head("a"), head("b"), "x".repeat(3 << 20));
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(found(""), (None, None));
+        assert_eq!(found(&format!("{a}\n{long}\n{a}\n")), (some("a"), None));
+        assert_eq!(found(&format!("{a}\n{long}\n\n{b}\n{a}")), (some("a"), some("b")));
     }
 
     #[test]

@@ -70,6 +70,18 @@ pub(super) enum ImportError {
         /// What went wrong.
         cause: io::Error,
     },
+    /// There are several stores, and one to write to.
+    #[error(
+        "nothing is imported: {} has lines of several stores, {first:?} and {second:?}. Without --store each goes to its own", path.display()
+    )]
+    Stores {
+        /// The file.
+        path: PathBuf,
+        /// The first store.
+        first: StoreId,
+        /// Another one.
+        second: StoreId,
+    },
     /// A line is wrong.
     #[error("{0}; everything before it is imported, and nothing from there on")]
     Line(#[from] LineError),
@@ -92,7 +104,7 @@ pub(super) fn run(args: &Args) -> Result<(), ImportError> {
     let mut writing = Writing::new(&place, args.store.clone(), !args.no_handlers);
     let read = match args.feed.begin(args.store.as_ref(), args.place.admin.trust())? {
         Some(feed) => feed.read(&mut writing),
-        None => read_lines(&args.file, &mut writing),
+        None => one_store(args).and_then(|()| read_lines(&args.file, &mut writing)),
     };
     // There may be good lines before a wrong line.
     let written = writing.flush().map_err(ImportError::from);
@@ -105,6 +117,22 @@ pub(super) fn run(args: &Args) -> Result<(), ImportError> {
     closed?;
     told.map_err(ImportError::Print)?;
     missing.map_or(Ok(()), |missing| Err(ImportError::Missing(missing)))
+}
+
+/// With `--store`, a file may have the lines of one store alone, which is found out before anything is written. Of a pipe it is found out
+/// when the second store begins.
+fn one_store(args: &Args) -> Result<(), ImportError> {
+    let path = &args.file;
+    if args.store.is_none() || !path.is_file() {
+        return Ok(());
+    }
+    let wrong = |cause| ImportError::File { path: path.clone(), cause };
+    match lines::stores(&File::open(path).map_err(wrong)?).map_err(wrong)? {
+        (Some(first), Some(second)) => {
+            Err(ImportError::Stores { path: path.clone(), first, second })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_lines(path: &Path, writing: &mut Writing<'_>) -> Result<(), ImportError> {
