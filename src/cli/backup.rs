@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use eventlog_server::model::{RemoteId, Sequence};
-use eventlog_server::storage::sled::{BackupError, Backups, Database, pack};
+use eventlog_server::storage::sled::{BackupError, Backups, Checked, Database, pack};
 use eventlog_server::storage::{Snapshot, SnapshotFile};
 use serde::Deserialize;
 use serde_json::json;
@@ -31,6 +31,7 @@ const TRIES: usize = 3;
 Examples:
   EVENTLOG_ADMIN_TOKEN=… eventlog-server backup --to /backups/eventlog
   eventlog-server backup --data-dir /var/lib/eventlog --to /backups/eventlog
+  eventlog-server backup --to /backups/eventlog --check       # earlier ones are whole, or are repaired
   eventlog-server backup --to s3://bucket/prefix              # AWS_… in the environment, see docs/DATA.md
   eventlog-server backup --to - | ssh elsewhere 'cat > eventlog.tar'")]
 pub(super) struct Args {
@@ -40,6 +41,9 @@ pub(super) struct Args {
     /// Keep this many backups in the folder, and remove files that only older ones need [default: all]
     #[arg(long, value_name = "COUNT", value_parser = count)]
     keep: Option<usize>,
+    /// Read all files of earlier backups in the folder, and copy again what is damaged, as a backup does once a week unasked
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -73,6 +77,15 @@ pub(super) enum BackupCommandError {
     /// A bucket is not pruned.
     #[error("--keep works only for folders: a bucket keeps everything")]
     Keep,
+    /// A bucket has checksums of its own.
+    #[error("--check works only for folders")]
+    Check,
+    /// The backup was made, but earlier ones are damaged.
+    #[error(
+        "this backup was made, but {} of earlier ones {} damaged, and the archive no longer has {}: moments before it may be lost",
+        files(*.0 as u64), if *.0 == 1 { "is" } else { "are" }, if *.0 == 1 { "it" } else { "them" }
+    )]
+    Lost(usize),
     /// The server's answer could not be understood.
     #[error("the server gave an unexpected answer")]
     NoAnswer,
@@ -139,10 +152,22 @@ fn write<R: Read>(
     let progress = Progress::start("backup", Unit::Bytes, total);
     let open = |file: &SnapshotFile| open(file).map(|file| progress.counting(file));
     if args.to == Path::new("-") {
+        if args.check {
+            return Err(BackupCommandError::Check);
+        }
         let out = io::stdout().lock();
         let manifest = pack(snapshot, open, out).map_err(BackupCommandError::Pack)?;
-        let (count, bytes) = (manifest.files.len() as u64, people_bytes(manifest.bytes()));
+        let (count, bytes) = (manifest.files.len() as u64, manifest.bytes());
         drop(progress);
+        if args.place.admin.json {
+            // Standard output has the archive.
+            eprintln!(
+                "{}",
+                json!({ "position": manifest.position, "files": count, "bytes": bytes })
+            );
+            return Ok(());
+        }
+        let bytes = people_bytes(bytes);
         eprintln!("up to change {}: {}, {bytes}", manifest.position, files(count));
         return Ok(());
     }
@@ -150,6 +175,7 @@ fn write<R: Read>(
         return write_to_bucket(args, &address.map_err(wrong_address)?, snapshot, open);
     }
     let backups = Backups::new(&args.to);
+    let backups = if args.check { backups.checking() } else { backups };
     let written = backups.write(snapshot, open)?;
     drop(progress);
     if let Some(keep) = args.keep {
@@ -157,7 +183,8 @@ fn write<R: Read>(
     }
     let manifest = &written.manifest;
     let all = (manifest.files.len(), manifest.bytes());
-    tell(args, manifest.position, all, (written.files, written.bytes));
+    let checked = written.checked.as_ref().filter(|checked| checked.files > 0);
+    tell(args, manifest.position, all, (written.files, written.bytes), checked);
     // The backup was made, whatever else is there.
     if backups.has_others(&written.manifest).unwrap_or(false) {
         eprintln!(
@@ -166,30 +193,59 @@ fn write<R: Read>(
             args.to.display()
         );
     }
-    Ok(())
+    match checked.map_or(0, |checked| checked.lost.len()) {
+        0 => Ok(()),
+        lost => Err(BackupCommandError::Lost(lost)),
+    }
 }
 
-/// Says how far a backup goes, what it consists of, and how much of that is new: files and bytes each.
-fn tell(args: &Args, position: u64, (count, bytes): (usize, u64), (new, copied): (usize, u64)) {
+/// Says how far a backup goes, what it consists of, and how much of that is new: files and bytes each; and what was
+/// found in earlier ones.
+fn tell(
+    args: &Args,
+    position: u64,
+    (count, bytes): (usize, u64),
+    (new, copied): (usize, u64),
+    checked: Option<&Checked>,
+) {
+    for path in checked.iter().flat_map(|checked| &checked.lost) {
+        eprintln!("damaged, and no longer in the archive: {}", path.display());
+    }
     // A closed standard output is no error.
     let _ = if args.place.admin.json {
-        let line = json!({
+        let mut line = json!({
             "position": position,
             "files": count,
             "bytes": bytes,
             "newFiles": new,
             "newBytes": copied,
         });
+        if let Some(Checked { files, bytes, repaired, lost, .. }) = checked {
+            line["checked"] =
+                json!({ "files": files, "bytes": bytes, "repaired": repaired, "lost": lost });
+        }
         writeln!(io::stdout(), "{line}")
     } else {
         let (all, copied) = (people_bytes(bytes), people_bytes(copied));
         let are = if new == 1 { "is" } else { "are" };
         writeln!(
             io::stdout(),
-            "up to change {position}: {}, {all}; of these {new} {are} new, {copied}",
-            files(count as u64)
+            "up to change {position}: {}, {all}; of these {new} {are} new, {copied}{}",
+            files(count as u64),
+            checked.map_or(String::new(), told)
         )
     };
+}
+
+/// What was found in earlier backups.
+fn told(Checked { files: count, bytes, repaired, .. }: &Checked) -> String {
+    let read =
+        format!("\nread {}, {}, of earlier backups", files(*count as u64), people_bytes(*bytes));
+    match repaired.len() {
+        0 => read,
+        1 => format!("{read}: 1 was damaged, and is copied again"),
+        more => format!("{read}: {more} were damaged, and are copied again"),
+    }
 }
 
 fn wrong_address(reason: &'static str) -> BackupCommandError {
@@ -205,10 +261,13 @@ fn write_to_bucket<R: Read>(
     if args.keep.is_some() {
         return Err(BackupCommandError::Keep);
     }
+    if args.check {
+        return Err(BackupCommandError::Check);
+    }
     let shipped = Shipper::new(Bucket::open(address)?).files(snapshot, open)?;
     let all = snapshot.files.iter().map(|file| file.bytes).sum();
     let all = (snapshot.files.len(), all);
-    tell(args, snapshot.position, all, (shipped.files, shipped.bytes));
+    tell(args, snapshot.position, all, (shipped.files, shipped.bytes), None);
     Ok(())
 }
 

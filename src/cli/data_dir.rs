@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
-use eventlog_server::storage::sled::DatabaseOptions;
+use eventlog_server::storage::sled::{ArchivePlace, DatabaseOptions, archive_place};
 
 /// The variable that says where the archive is.
 const ARCHIVE_DIR: &str = "EVENTLOG_ARCHIVE_DIR";
@@ -18,7 +18,7 @@ pub(super) struct DataDir {
         default_value = "data"
     )]
     pub(super) path: PathBuf,
-    /// The directory of the archive [default: `archive` in the data directory]
+    /// The directory of the archive [default: that of the last server on the data directory, or `archive` in it]
     #[arg(long, value_name = "DIR", env = ARCHIVE_DIR)]
     archive_dir: Option<PathBuf>,
 }
@@ -29,7 +29,8 @@ pub(super) struct StoppedDir {
     /// The data directory of a stopped server [default: use a running one]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The directory of its archive [default: that in `EVENTLOG_ARCHIVE_DIR`, else `archive` in the data directory]
+    /// The directory of its archive [default: that in `EVENTLOG_ARCHIVE_DIR`, else that of the last server on the data
+    /// directory, or `archive` in it]
     #[arg(long, value_name = "DIR", requires = "data_dir")]
     archive_dir: Option<PathBuf>,
 }
@@ -49,6 +50,20 @@ pub(super) fn archive_dir(option: Option<&PathBuf>) -> Option<PathBuf> {
     option.cloned().or_else(|| of_environment().map(PathBuf::from))
 }
 
+/// The options for the data directory `path`, whose archive is in `archive_dir`, or else where its last server had it.
+pub(super) fn options(path: Option<&PathBuf>, archive_dir: Option<&PathBuf>) -> DatabaseOptions {
+    let mut options = DatabaseOptions::default();
+    options.archive.dir = archive_dir.cloned();
+    if options.archive.dir.is_none() {
+        match path.and_then(|path| archive_place(path)) {
+            Some(ArchivePlace::At(dir)) => options.archive.dir = Some(dir),
+            Some(ArchivePlace::Off) => options.archive.enabled = false,
+            Some(ArchivePlace::Here) | None => {}
+        }
+    }
+    options
+}
+
 /// There is no data directory.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not a data directory; --data-dir says where one is", path.display())]
@@ -58,14 +73,12 @@ pub(super) struct NoDataDirectory {
 
 impl DataDir {
     pub(super) fn options(&self) -> DatabaseOptions {
-        let mut options = DatabaseOptions::default();
-        options.archive.dir.clone_from(&self.archive_dir);
-        options
+        options(Some(&self.path), self.archive_dir.as_ref())
     }
 
-    /// The place of the archive.
+    /// The place of the archive, or where it was before it was switched off.
     pub(super) fn archive(&self) -> PathBuf {
-        self.archive_dir.clone().unwrap_or_else(|| self.path.join("archive"))
+        self.options().archive.dir.unwrap_or_else(|| self.path.join("archive"))
     }
 
     /// For a command that must not create a directory: opening would create one.

@@ -13,7 +13,7 @@ use eventlog_server::storage::migrate::{
 use eventlog_server::storage::postgres::PostgresOptions;
 use eventlog_server::storage::sled::{Backups, DatabaseOptions, OpenError};
 
-use super::data_dir::archive_dir;
+use super::data_dir::{archive_dir, options};
 use super::progress::now;
 use super::text;
 use crate::config::BucketAddress;
@@ -43,7 +43,8 @@ pub(super) struct Args {
     /// The data directory of a stopped server
     #[arg(long, value_name = "DIR", requires = "to")]
     data_dir: Option<PathBuf>,
-    /// The directory of its archive [default: that in `EVENTLOG_ARCHIVE_DIR`, else `archive` in the data directory]
+    /// The directory of its archive [default: that in `EVENTLOG_ARCHIVE_DIR`, else that of the last server on the data
+    /// directory, or `archive` in it]
     #[arg(long, value_name = "DIR", requires = "data_dir")]
     archive_dir: Option<PathBuf>,
     /// A folder with backups, of which the newest is copied while the server runs
@@ -128,11 +129,8 @@ impl Args {
     }
 
     fn directory(&self) -> DatabaseOptions {
-        let mut options = DatabaseOptions::default();
-        if self.data_dir.is_some() {
-            options.archive.dir = archive_dir(self.archive_dir.as_ref());
-        }
-        options
+        let Some(path) = &self.data_dir else { return DatabaseOptions::default() };
+        options(Some(path), archive_dir(self.archive_dir.as_ref()).as_ref())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `restore`: makes a data directory from a backup.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -30,11 +31,12 @@ Examples:
   eventlog-server restore --from /backups/eventlog --list
   eventlog-server restore --from /copies/archive --data-dir D
   eventlog-server restore --from s3://bucket/prefix --data-dir D
+  eventlog-server restore --from eventlog.tar --data-dir D
   ssh elsewhere 'cat eventlog.tar' | eventlog-server restore --from - --data-dir D")]
 pub(super) struct Args {
-    /// The folder with backups (the newest is used), a copy of an archive folder, or the bucket with an archive; `-`
-    /// reads the output of `backup --to -` from standard input
-    #[arg(long, value_name = "DIR|s3://…|-")]
+    /// The folder with backups (the newest is used), a copy of an archive folder, the bucket with an archive, or a file
+    /// with the output of `backup --to -`; `-` reads that from standard input
+    #[arg(long, value_name = "DIR|FILE|s3://…|-")]
     from: PathBuf,
     /// The data directory to make
     #[arg(long, value_name = "DIR", required_unless_present = "list")]
@@ -171,7 +173,8 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
         return list_bucket(&Bucket::open(address)?);
     }
     let is_archive = args.from.join(DirectoryNote::FILE).is_file();
-    if args.from != Path::new("-") && address.is_none() && !is_archive {
+    let is_stream = args.from == Path::new("-") || args.from.is_file();
+    if !is_stream && address.is_none() && !is_archive {
         return restore(args, &args.from);
     }
     // This is next to the directory, where there is space for it. It is removed at the end.
@@ -183,8 +186,9 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
     match address {
         None if is_archive => adopt(&args.from, kept.path())?,
         None => {
-            let progress = Progress::start("receive", Unit::Bytes, None);
-            unpack(progress.counting(io::stdin().lock()), kept.path())?;
+            let (input, bytes) = stream(&args.from)?;
+            let progress = Progress::start("receive", Unit::Bytes, bytes);
+            unpack(progress.counting(input), kept.path())?;
         }
         Some(address) => {
             let bucket = Bucket::open(&address)?;
@@ -194,6 +198,17 @@ pub(super) fn run(args: &Args) -> Result<(), RestoreError> {
         }
     }
     restore(args, kept.path())
+}
+
+/// Opens the output of `backup --to -`, which may have been kept in a file. Returns its size, if that is known.
+fn stream(from: &Path) -> Result<(Box<dyn Read>, Option<u64>), RestoreError> {
+    if from == Path::new("-") {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let keep = |cause| RestoreError::Keep { path: from.to_owned(), cause };
+    let file = File::open(from).map_err(keep)?;
+    let bytes = file.metadata().map_err(keep)?.len();
+    Ok((Box::new(file), Some(bytes)))
 }
 
 fn list_bucket(bucket: &Bucket) -> Result<(), RestoreError> {
@@ -257,9 +272,11 @@ fn restore(args: &Args, from: &Path) -> Result<(), RestoreError> {
     let progress = Progress::of("restore", &options.work);
     let restored = Database::restore(&backups, to, &options, &wanted)?;
     drop(progress);
-    let of = restored
-        .time_millis
-        .map_or_else(String::new, |millis| format!(", which was written at {}", timestamp(millis)));
+    let of = match (restored.time_millis, restored.base_millis) {
+        (Some(millis), _) => format!(", which was written at {}", timestamp(millis)),
+        (None, Some(millis)) => format!(", which was written before {}", timestamp(millis)),
+        (None, None) => String::new(),
+    };
     // A closed standard output is no reason to fail.
     let _ = writeln!(io::stdout(), "restored up to change {}{of}", restored.position);
     Ok(())

@@ -133,6 +133,12 @@ pub(super) fn run(args: &Args) -> Result<(), VerifyError> {
 
 /// Says where the archive was looked for, if it is not there, or if something of it may be elsewhere.
 fn about_archive(out: &mut dyn Write, args: &Args, found: &Verification) -> io::Result<()> {
+    if !args.data.options().archive.enabled {
+        return writeln!(
+            out,
+            "note: the archive is switched off, so earlier states cannot be restored, and the database cannot be rebuilt"
+        );
+    }
     if let Some(folder) = &found.no_archive {
         return writeln!(
             out,

@@ -61,6 +61,20 @@ fn every_command_on_a_directory_finds_the_archive_where_the_environment_says_it_
         assert!(!path.join("archive").exists(), "{arguments:?}");
     }
     assert!(has_files(&archive));
+    // The directory says it as well.
+    for arguments in commands {
+        run(&[arguments, &["--data-dir", data(&path)]].concat()).ok();
+        assert!(!path.join("archive").exists(), "{arguments:?}");
+    }
+    let said = run(&["verify", "--data-dir", data(&path)]).ok();
+    assert!(said.ends_with("no faults\n") && !said.contains("note: there is no archive"), "{said}");
+    // A copy of the directory is not to write to the archive of the original one.
+    let copy = directory.path().join("copy");
+    let copied = std::process::Command::new("cp").arg("-a").arg(&path).arg(&copy).status();
+    assert!(copied.expect("cp").success());
+    let before = std::fs::read_dir(&archive).expect("a folder").count();
+    run(&["backup", "--to", data(&directory.path().join("other")), "--data-dir", data(&copy)]);
+    assert_eq!(std::fs::read_dir(&archive).expect("a folder").count(), before);
     // On a running server the variable is no reason to ask for a directory.
     let server = Serve::dev(&directory.path().join("other"));
     let mut stores = command(&["export"]);
@@ -103,12 +117,12 @@ fn a_server_without_an_archive_has_no_fault() {
         assert_eq!(server.end(Signal::TERM), Some(0));
     }
     let said = run(&["verify", "--data-dir", data(&path)]).ok();
-    assert!(said.contains("note: there is no archive") && said.contains("--archive-dir"), "{said}");
-    assert!(said.ends_with("no faults\n"), "{said}");
+    let note = "note: the archive is switched off";
+    assert!(said.contains(note) && said.ends_with("no faults\n"), "{said}");
     assert!(!path.join("archive").exists(), "it only reads");
     let server = Serve::start(&arguments, None);
     let said = run(&["verify", "--data-dir", data(&path)]).ok();
-    assert!(said.contains("note: there is no archive") && said.ends_with("no faults\n"), "{said}");
+    assert!(said.contains(note) && said.ends_with("no faults\n"), "{said}");
     assert_eq!(server.end(Signal::TERM), Some(0));
 }
 
@@ -163,9 +177,43 @@ fn an_import_of_nothing_says_so() {
     assert!(said.starts_with("0 entries"), "{said}");
 }
 
+/// The first store was imported before it was found out.
+#[test]
+fn a_file_of_several_stores_is_not_imported_in_part_into_one() {
+    let directory = stopped(&["p"], &[]);
+    let (path, all) = (directory.path().join("data"), directory.path().join("all.jsonl"));
+    let lines = directory.path().join("lines");
+    let line = r#"{"id":"018bcfe5-6800-70e1-8101-010101010101","event":"E","primaryKey":"","payloadHex":""}"#;
+    std::fs::write(&lines, line).expect("written");
+    run(&["import", "--store", "other", "--data-dir", data(&path), data(&lines)]).ok();
+    let told = run(&["export", "--json", "--out", data(&all), "--data-dir", data(&path)]).ok();
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!((&told["stores"], &told["entries"]), (&2.into(), &2.into()), "{told}");
+    let import = ["import", "--store", "one", "--data-dir", data(&path), data(&all)];
+    let refused = run(&import).failed(1);
+    assert!(refused.contains("nothing is imported") && refused.contains("\"other\""), "{refused}");
+    let has = run(&["export", "--data-dir", data(&path)]).ok();
+    assert!(has.contains("\"other\"") && !has.contains("\"one\""), "{has}");
+}
+
+#[test]
+fn a_backup_that_was_kept_in_a_file_is_restored_from_it() {
+    let directory = stopped(&["p"], &[]);
+    let (path, file) = (directory.path().join("data"), directory.path().join("one.tar"));
+    let mut backup = command(&["backup", "--json", "--to", "-", "--data-dir", data(&path)]);
+    backup.stdout(std::fs::File::create(&file).expect("a file"));
+    let ended = backup.output().expect("it runs");
+    let told: serde_json::Value = serde_json::from_slice(&ended.stderr).expect("JSON");
+    assert!(told["files"].as_u64() > Some(0), "{told}");
+    let made = directory.path().join("made");
+    let said = run(&["restore", "--from", data(&file), "--data-dir", data(&made)]).ok();
+    assert!(said.starts_with("restored up to change"), "{said}");
+    assert!(run(&["export", "--data-dir", data(&made)]).ok().contains("\"p\""));
+}
+
 /// A killed server leaves entries that only the log has. One frame of them is damaged.
 #[test]
-fn what_comes_behind_a_damaged_frame_is_counted_by_verify_and_by_accept_loss() {
+fn a_damaged_frame_is_named_by_verify_and_given_up_alone_by_accept_loss() {
     let directory = tempdir().expect("a directory");
     let path = directory.path().join("data");
     let server = Serve::dev(&path);
@@ -179,7 +227,9 @@ fn what_comes_behind_a_damaged_frame_is_counted_by_verify_and_by_accept_loss() {
     let verified = run(&["verify", "--data-dir", data(&path)]);
     assert_eq!(verified.code, Some(1), "{}", verified.out);
     assert!(!verified.out.contains("the next start brings them"), "{}", verified.out);
-    assert!(verified.out.contains("gives up the entries 2 to 3"), "{}", verified.out);
+    assert!(verified.out.contains("the log has lost entry 2."), "{}", verified.out);
+    let names = verified.out.matches("00000001.log").count();
+    assert_eq!(names, 1, "the file is named twice: {}", verified.out);
     let mut serve =
         command(&["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", data(&path)]);
     let refused = Ended::of(serve.spawn().expect("it runs"));
@@ -187,7 +237,11 @@ fn what_comes_behind_a_damaged_frame_is_counted_by_verify_and_by_accept_loss() {
     let hint = format!("accept-loss --data-dir {}`", data(&path));
     assert!(refused.err.contains(&hint), "{}", refused.err);
     let said = run(&["accept-loss", "--yes", "--data-dir", data(&path)]).ok();
-    assert!(said.contains("has lost its entries 2 to 3, which are 2"), "{said}");
+    assert!(said.contains("store \"default\" has lost entry 2\n"), "{said}");
+    let kept = run(&["export", "--data-dir", data(&path)]).ok();
+    assert!(kept.contains("\"first\"") && kept.contains("\"sequence\":3,"), "{kept}");
+    assert!(kept.contains("\"third\"") && !kept.contains("\"second-one\""), "{kept}");
+    assert!(run(&["verify", "--data-dir", data(&path)]).ok().ends_with("no faults\n"));
 }
 
 /// Changes a byte of this text, wherever a file of the folder has it.

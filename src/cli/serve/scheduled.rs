@@ -160,5 +160,14 @@ fn make_once(plan: &BackupPlan, database: &Database) -> Result<(u64, u64), Faile
     }
     let (position, new) = (written.manifest.position, people_bytes(written.bytes));
     log::info!("backup: up to change {position}; {} files were new, {new}", written.files);
+    for path in written.checked.iter().flat_map(|checked| &checked.repaired) {
+        log::warn!("{} was damaged, and was copied again: is that disk failing?", path.display());
+    }
+    for path in written.checked.iter().flat_map(|checked| &checked.lost) {
+        log::error!(
+            "{} is damaged, and the archive no longer has it: backups before change {position} may not be restorable",
+            path.display()
+        );
+    }
     Ok((written.manifest.made_millis, written.manifest.bytes()))
 }

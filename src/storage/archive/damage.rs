@@ -49,8 +49,9 @@ pub(crate) enum ArchiveDamageKind {
     Gap,
 }
 
-impl std::fmt::Display for ArchiveDamage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl ArchiveDamage {
+    /// What is wrong, without the file.
+    pub(crate) fn finding(&self) -> String {
         let what = match self.kind {
             ArchiveDamageKind::Missing => "a file is missing",
             ArchiveDamageKind::Head => "its header is wrong",
@@ -59,10 +60,16 @@ impl std::fmt::Display for ArchiveDamage {
             ArchiveDamageKind::Chunk => "a part was changed",
             ArchiveDamageKind::Gap => "frames were lost before they came here",
         };
-        write!(f, "{}: {what}; frames from {}", self.path.display(), self.from)?;
         match self.to {
-            Some(to) => write!(f, " to {to} are lost"),
-            None => write!(f, " on are lost"),
+            Some(to) if to == self.from => format!("{what}; frame {to} is lost"),
+            Some(to) => format!("{what}; frames {} to {to} are lost", self.from),
+            None => format!("{what}; frames from {} on are lost", self.from),
         }
+    }
+}
+
+impl std::fmt::Display for ArchiveDamage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.finding())
     }
 }

@@ -59,8 +59,9 @@ pub(crate) enum DamageKind {
     Frame,
 }
 
-impl std::fmt::Display for LogDamage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl LogDamage {
+    /// What is wrong, without the file.
+    pub(crate) fn finding(&self) -> String {
         let what = match self.kind {
             DamageKind::FileMissing => "it is missing",
             DamageKind::Header => "its header is wrong",
@@ -72,14 +73,17 @@ impl std::fmt::Display for LogDamage {
             DamageKind::Misplaced => "a block stands in the wrong place",
             DamageKind::Frame => "the sum of a frame is wrong",
         };
-        write!(f, "file {:08}.log: {what}", self.file)?;
-        if let Some(block) = self.block {
-            write!(f, ", at block {block}")?;
-        }
+        let block = self.block.map_or(String::new(), |block| format!(", at block {block}"));
         match self.to {
-            Some(to) if to == self.from => write!(f, "; frame {to} is lost"),
-            Some(to) => write!(f, "; frames {} to {to} are lost", self.from),
-            None => write!(f, "; frames from {} on are lost", self.from),
+            Some(to) if to == self.from => format!("{what}{block}; frame {to} is lost"),
+            Some(to) => format!("{what}{block}; frames {} to {to} are lost", self.from),
+            None => format!("{what}{block}; frames from {} on are lost", self.from),
         }
+    }
+}
+
+impl std::fmt::Display for LogDamage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "file {:08}.log: {}", self.file, self.finding())
     }
 }

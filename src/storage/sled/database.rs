@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::archived;
 use super::backup::{self, As, Backups, Origin, Restored, Restoring, Tail, Wanted};
 use super::commit::{self, Job};
 use super::compact::{self, COMPACT_BYTES_MIN};
@@ -78,6 +79,9 @@ impl Database {
         let opened = open::open(files, options, faults)?;
         let unavailable = |error| OpenError::unavailable(path, &error);
         let shared = opened.shared;
+        if let Err(error) = archived::note(&shared.files, &shared.options.archive) {
+            log::warn!("noting where the archive is: {error}");
+        }
         shared.health.begin(&shared.files, &shared.options);
         let checkpoint = opened.checkpointer.start(opened.log.files).map_err(unavailable)?;
         let commit = commit::start(shared.clone(), opened.log.writer, opened.next_ordinal);

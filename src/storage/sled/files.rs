@@ -6,6 +6,7 @@
 //! ballast   bytes that are given back when the disk is full
 //! probe     written to find out whether the disk works again
 //! place     where it was made
+//! archived  where its archive is
 //! restoring there while a restore makes it
 //! moved     there once everything was moved elsewhere: says where to
 //! damaged   what was found wrong with the database, which is built again at the next start
@@ -234,7 +235,7 @@ impl Files {
 
     /// The file that states where the directory was made.
     pub(super) fn place(&self) -> PathBuf {
-        self.directory.join("place")
+        self.directory.join(super::place::FILE)
     }
 
     /// Releases the lock on the directory.

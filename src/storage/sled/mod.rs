@@ -10,6 +10,7 @@
 //! and the database for everybody else (`reindex`, `beyond`, `log`, `storage`, `database`). `renew`, `backup` and `filling` make
 //! directories from the data of others. `dump` reads a directory that nobody uses.
 
+mod archived;
 mod backup;
 mod base;
 mod beyond;
@@ -34,6 +35,7 @@ mod ids;
 mod key;
 mod keyspace;
 mod log;
+mod missing;
 mod open;
 mod ops;
 mod options;
@@ -63,9 +65,10 @@ mod verify;
 mod watch;
 
 pub use crate::storage::Work;
+pub use archived::{ArchivePlace, archive_place};
 pub use backup::{
-    BackupError, Backups, DirectoryNote, Held, Made, Manifest, ManifestFile, Moment, Restored,
-    Tail, Until, Wanted, Written, pack, unpack,
+    BackupError, Backups, Checked, DirectoryNote, Held, Made, Manifest, ManifestFile, Moment,
+    Restored, Tail, Until, Wanted, Written, pack, unpack,
 };
 pub use compact::COMPACT_BYTES_MIN;
 pub use database::Database;

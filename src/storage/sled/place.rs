@@ -15,6 +15,9 @@ use std::path::Path;
 
 use super::files::Files;
 
+/// The name of the note.
+pub(super) const FILE: &str = "place";
+
 /// Device and inode of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -53,6 +56,13 @@ pub(super) fn is_copy(files: &Files) -> io::Result<bool> {
         Some(made) => Ok(made.inode != here.inode),
         None => files.write_whole(&files.place(), here.encode().as_bytes()).map(|()| false),
     }
+}
+
+/// Whether the directory seems to be a copy of the original one. Notes nothing.
+pub(super) fn seems_copied(directory: &Path) -> bool {
+    let noted = std::fs::read_to_string(directory.join(FILE)).ok();
+    let noted = noted.and_then(|text| Place::decode(&text));
+    noted.is_some_and(|made| Place::of(directory).is_ok_and(|here| here.inode != made.inode))
 }
 
 /// Doubts about the file system of `directory`, if it is one of those that promise less than a disk.

@@ -1,13 +1,15 @@
 //! Applies frames of the commit log in memory, after the database was opened or a write to the log failed.
 //!
 //! Keeps: the result is the same, however much of it sled already has. Sled has the first part of a store; changes of
-//! tables are repeated in their order.
+//! tables are repeated in their order. If a loss is accepted, entries keep their sequences, and those that are missing
+//! before them become a gap.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::ends::{End, Hashing};
 use super::key::Ordinal;
+use super::missing::Missing;
 use super::options::OpenFailure;
 use super::record::{BadRecord, Record, records};
 use super::segments::Reader;
@@ -25,8 +27,17 @@ pub(super) struct Redo<'a> {
     named: HashMap<Ordinal, Arc<End>>,
     /// The names of all stores in the tree, read when one of them is needed.
     in_tree: Option<HashMap<Ordinal, StoreId>>,
-    /// The stores whose entries were left out because earlier ones are missing, and from where to where, if that is accepted.
-    left_out: Option<BTreeMap<StoreId, (Sequence, Sequence)>>,
+    /// What is missing, if that is accepted.
+    lost: Option<Lost>,
+}
+
+/// What the frames do not have, though later ones show that it was there.
+#[derive(Default)]
+struct Lost {
+    /// The sequences of each store that became gaps.
+    entries: BTreeMap<StoreId, Missing>,
+    /// How many entries were left out of stores whose names are missing.
+    nameless: BTreeMap<Ordinal, u64>,
 }
 
 impl From<BadRecord> for OpenFailure {
@@ -37,24 +48,24 @@ impl From<BadRecord> for OpenFailure {
 
 impl<'a> Redo<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
-        Self { shared, named: HashMap::new(), in_tree: None, left_out: None }
+        Self { shared, named: HashMap::new(), in_tree: None, lost: None }
     }
 
-    /// Like [`Redo::new`], but leaves out entries whose predecessors are missing.
+    /// Like [`Redo::new`], but accepts that frames are missing. Entries keep their sequences.
     pub(super) fn lenient(shared: &'a Shared) -> Self {
-        Self { left_out: Some(BTreeMap::new()), ..Self::new(shared) }
+        Self { lost: Some(Lost::default()), ..Self::new(shared) }
     }
 
-    /// What was left out.
+    /// What is missing.
     pub(super) fn lost(&self) -> Vec<String> {
-        let lost = |(store, (first, last)): (&StoreId, &(Sequence, Sequence))| {
-            let count = last.since(*first) + 1;
-            format!(
-                "store {store:?} has lost its entries {first} to {last}, which are {count}: the first of them are missing, and the others come \
-                 behind these"
-            )
+        let lost =
+            |(store, missing): (&StoreId, &Missing)| format!("store {store:?} has lost {missing}");
+        let nameless = |(ordinal, count): (&Ordinal, &u64)| {
+            format!("{count} entries are lost of store number {ordinal}: its name is missing")
         };
-        self.left_out.iter().flatten().map(lost).collect()
+        let all = self.lost.iter();
+        all.flat_map(|all| all.entries.iter().map(lost).chain(all.nameless.iter().map(nameless)))
+            .collect()
     }
 
     /// The highest ordinal that was named.
@@ -112,22 +123,24 @@ impl<'a> Redo<'a> {
         Ok(())
     }
 
-    /// The end of a store that was named. If an earlier frame named it, the tree has its name.
-    fn end(&mut self, ordinal: Ordinal) -> Result<Arc<End>, OpenFailure> {
+    /// The end of a store that was named. If an earlier frame named it, the tree has its name. `None` if the name is
+    /// missing, and that is accepted.
+    fn end(&mut self, ordinal: Ordinal) -> Result<Option<Arc<End>>, OpenFailure> {
         let held = self.named.get(&ordinal).cloned().or_else(|| self.shared.ends.get(ordinal));
         if let Some(end) = held {
-            return Ok(end);
+            return Ok(Some(end));
         }
         let names = match &mut self.in_tree {
             Some(names) => names,
             unread => unread.insert(names_in_tree(self.shared)?),
         };
-        let name = names.get(&ordinal).ok_or_else(|| {
-            OpenFailure::Corrupt(format!("nothing says which store has number {ordinal}"))
-        })?;
+        let Some(name) = names.get(&ordinal) else {
+            let finding = format!("nothing says which store has number {ordinal}");
+            return self.lost.as_ref().map(|_| None).ok_or(OpenFailure::Corrupt(finding));
+        };
         let end = self.shared.ends.hold(ordinal, name, true);
         self.named.insert(ordinal, end.clone());
-        Ok(end)
+        Ok(Some(end))
     }
 
     fn append(
@@ -136,39 +149,56 @@ impl<'a> Redo<'a> {
         segment: Segment,
         known: (Hashing, u64),
     ) -> Result<(), OpenFailure> {
-        let end = self.end(ordinal)?;
+        let Some(end) = self.end(ordinal)? else {
+            let lost = self.lost.iter_mut();
+            lost.for_each(|lost| *lost.nameless.entry(ordinal).or_default() += segment.span());
+            return Ok(());
+        };
         let last = self.last(&end)?;
         if segment.last() <= last {
             // A checkpoint already included it.
             return Ok(());
         }
-        if segment.first() != last.next()
-            && let Some(left_out) = &mut self.left_out
-        {
-            let first = last.next();
-            left_out.entry(end.name.clone()).or_insert((first, first)).1 = segment.last();
-            return Ok(());
-        }
         if segment.first() != last.next() {
-            let (first, name) = (segment.first(), &end.name);
-            let finding = format!("in store {name:?}, entry {first} follows entry {last}");
-            return Err(OpenFailure::Corrupt(finding));
+            self.gap(&end, (last, segment.first()), known.1)?;
         }
         self.shared.ends.push(&end, [segment], known);
         Ok(())
     }
 
+    /// Entries between these two are missing. If that is accepted, their sequences become a gap.
+    fn gap(
+        &mut self,
+        end: &Arc<End>,
+        (last, next): (Sequence, Sequence),
+        time_ms: u64,
+    ) -> Result<(), OpenFailure> {
+        let name = &end.name;
+        let finding = format!("in store {name:?}, entry {next} follows entry {last}");
+        let Some(lost) = self.lost.as_mut().filter(|_| next > last) else {
+            return Err(OpenFailure::Corrupt(finding));
+        };
+        let (first, last) = (last.next(), next.prev());
+        let missing = Missing::new(first, last);
+        let all = lost.entries.entry(name.clone());
+        all.and_modify(|before| before.add(missing)).or_insert(missing);
+        // A gap contains nothing to hash.
+        let hashing = Hashing::Salted(FrameSalt::default());
+        self.shared.ends.push(end, Segment::gaps(first, last), (hashing, time_ms));
+        Ok(())
+    }
+
     fn trim(&mut self, ordinal: Ordinal, last: Sequence) -> Result<(), OpenFailure> {
-        let end = self.end(ordinal)?;
-        // The entries may have been left out.
+        let Some(end) = self.end(ordinal)? else { return Ok(()) };
+        // The last entries may be missing.
         let last = last.min(self.last(&end)?);
         self.shared.ends.trim(&end, last);
         Ok(())
     }
 
     fn erase(&mut self, ordinal: Ordinal, sequences: Vec<Sequence>) -> Result<(), OpenFailure> {
-        let end = self.end(ordinal)?;
-        // The entries may have been left out.
+        let Some(end) = self.end(ordinal)? else { return Ok(()) };
+        // The last entries may be missing.
         let last = self.last(&end)?;
         let sequences: Vec<Sequence> = sequences.into_iter().filter(|at| *at <= last).collect();
         self.shared.ends.erase(&end, &sequences);

@@ -10,8 +10,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
+use super::check::{self, Checked};
+use super::copy::{copy, digest, write_whole};
 use super::held::Held;
 use super::manifest::{Manifest, ManifestFile, SUFFIX, hex};
 use super::take::{LEDGER, LEDGER_END};
@@ -20,8 +20,6 @@ use crate::storage::sled::commit::now_ms;
 use crate::storage::sled::files::sync_folder;
 use crate::storage::{Snapshot, SnapshotFile};
 
-/// How much is copied at once, in bytes.
-const COPY_BYTES: usize = 1 << 20;
 /// In the folder of a generation: a line for each directory that was made from it, with the generation of that directory.
 const SUCCESSORS: &str = "successors";
 
@@ -104,6 +102,8 @@ impl BackupError {
 #[derive(Clone, Debug)]
 pub struct Backups {
     folder: PathBuf,
+    /// Whether each backup reads the files of earlier ones.
+    checks: bool,
 }
 
 /// What was written.
@@ -116,16 +116,24 @@ pub struct Written {
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// What the files of earlier backups are, if they were read again.
+    pub checked: Option<Checked>,
 }
 
 impl Backups {
     /// The backups in `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), checks: false }
     }
 
-    /// Adds a backup of `snapshot`, whose files `open` opens. Files that already exist are not copied again. The backup
-    /// is on disk when this returns.
+    /// Each backup reads all files of earlier ones, instead of once a week.
+    #[must_use]
+    pub fn checking(self) -> Self {
+        Self { checks: true, ..self }
+    }
+
+    /// Adds a backup of `snapshot`, whose files `open` opens. Files that already exist are not copied again, unless they
+    /// were read now and found damaged. The backup is on disk when this returns.
     pub fn write<R: Read>(
         &self,
         snapshot: &Snapshot,
@@ -135,28 +143,37 @@ impl Backups {
         let failed = |cause| BackupError::io(&folder, cause);
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let known = known_files(&folder)?;
+        let is_checked = self.checks || check::is_due(&folder);
+        let read = is_checked.then(|| check::read(&folder, &known)).transpose()?;
+        let (mut checked, mut damaged) = read.unzip();
         let (mut files, mut copied, mut bytes) = (Vec::new(), 0, 0);
         for file in &snapshot.files {
             let path = folder.join(&file.name);
-            let there = known.get(&file.name).filter(|known| {
-                known.bytes == file.bytes
-                    && path.metadata().is_ok_and(|found| found.len() == file.bytes)
-            });
-            files.push(match there {
-                Some(known) => known.clone(),
-                None => {
+            let known = known.get(&file.name).filter(|known| known.bytes == file.bytes);
+            let is_damaged = damaged.as_mut().is_some_and(|names| names.remove(&file.name));
+            let is_there = || path.metadata().is_ok_and(|found| found.len() == file.bytes);
+            files.push(match known {
+                Some(known) if !is_damaged && is_there() => known.clone(),
+                known => {
                     (copied, bytes) = (copied + 1, bytes + file.bytes);
                     let from = open(file).map_err(|cause| BackupError::io(&file.path, cause))?;
-                    copy(from.take(file.bytes), file, &path)?
+                    copy(from.take(file.bytes), (file, known), &path)?
                 }
             });
+            if let Some(checked) = checked.as_mut().filter(|_| is_damaged) {
+                checked.repaired.push(path);
+            }
         }
         let manifest = Manifest::new(snapshot, now_ms(), files);
         let path = folder.join(manifest.name());
         let encoded = manifest.encode().map_err(failed)?;
         write_whole(&path, &encoded).map_err(|cause| BackupError::io(&path, cause))?;
+        if let Some(checked) = &mut checked {
+            checked.lost = damaged.into_iter().flatten().map(|name| folder.join(name)).collect();
+            check::note(&folder)?;
+        }
         sync_folder(&folder).and_then(|()| sync_folder(&self.folder)).map_err(failed)?;
-        Ok(Written { manifest, files: copied, bytes })
+        Ok(Written { manifest, files: copied, bytes, checked })
     }
 
     /// Removes all but the newest `keep` backups of a generation, and then the files that no backup uses.
@@ -328,56 +345,4 @@ pub(super) fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>, BackupError> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Copies a file. It gets its name after it was read back.
-fn copy(from: impl Read, file: &SnapshotFile, path: &Path) -> Result<ManifestFile, BackupError> {
-    let new = path.with_extension("zst.new");
-    let copied = (|| {
-        let mut to = File::create(&new)?;
-        let copied = digest(from, |part| to.write_all(part))?;
-        to.sync_all()?;
-        #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&to, 0, None, rustix::fs::Advice::DontNeed)?;
-        if digest(File::open(&new)?, |_| Ok(()))? != copied {
-            return Err(io::Error::other("it does not read back as it was written"));
-        }
-        std::fs::rename(&new, path)?;
-        Ok(copied)
-    })();
-    let (bytes, sha256) = copied.map_err(|cause| BackupError::io(path, cause))?;
-    if bytes != file.bytes {
-        let finding = format!("it has {bytes} bytes, and should have {}", file.bytes);
-        return Err(BackupError::damaged(path, &finding));
-    }
-    Ok(ManifestFile { name: file.name.clone(), bytes, sha256 })
-}
-
-/// Reads everything. Returns the number of bytes and their SHA-256.
-pub(super) fn digest(
-    mut from: impl Read,
-    mut see: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<(u64, String)> {
-    let (mut sum, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; COPY_BYTES]);
-    loop {
-        let count = match from.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        if count == 0 {
-            return Ok((bytes, hex(&sum.finalize())));
-        }
-        let part = &buffer[..count];
-        sum.update(part);
-        see(part)?;
-        bytes += count as u64;
-    }
-}
-
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(new, path)
 }

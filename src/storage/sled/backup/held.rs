@@ -87,7 +87,7 @@ pub(super) fn held(from: &Backups, all: &[Manifest]) -> Vec<Held> {
             each: manifests.iter().map(|manifest| manifest.made()).collect(),
             first: oldest.first(from).ok(),
             last: newest.made().last,
-            made_millis: newest.made_millis,
+            made_millis: manifests.iter().map(|one| one.made_millis).max().unwrap_or(0),
         });
     }
     held.sort_by_key(|held| (held.made_millis, held.last.position));

@@ -2,6 +2,7 @@
 //!
 //! Keeps: a damaged manifest makes its own backup unusable, and no other; whoever wants the newest backup is not given an older one unasked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::folder::{BackupError, Backups, manifests_in};
@@ -59,9 +60,23 @@ impl Backups {
                 path.display()
             );
         }
-        listed.whole.sort_by_key(|manifest| (manifest.made_millis, manifest.position));
+        sort(&mut listed.whole);
         Ok(listed)
     }
+}
+
+/// Puts the generation with the latest backup last, and within each the one with the most changes, whatever the clock said when it was made.
+fn sort(manifests: &mut [Manifest]) {
+    let mut made: BTreeMap<String, u64> = BTreeMap::new();
+    for manifest in &*manifests {
+        let latest = made.entry(manifest.generation.clone()).or_default();
+        *latest = manifest.made_millis.max(*latest);
+    }
+    manifests.sort_by(|one, other| {
+        let key = |of: &Manifest| (made.get(&of.generation).copied(), of.position);
+        let generations = one.generation.cmp(&other.generation);
+        key(one).0.cmp(&key(other).0).then(generations).then(key(one).1.cmp(&key(other).1))
+    });
 }
 
 impl Listed {
@@ -91,5 +106,34 @@ impl Listed {
                 BackupError::NewestDamaged { path, finding, before: Box::new(before.clone()) }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RemoteId, Sequence};
+    use crate::storage::Snapshot;
+
+    /// The clock was set back between two backups, and `restore` took the older one for the newest.
+    #[test]
+    fn the_backup_with_the_most_changes_is_the_newest_whatever_the_clock_said() {
+        let manifest = |generation: u8, position, made_millis| {
+            let snapshot = Snapshot {
+                remote_id: RemoteId::random(),
+                generation: [generation; 16],
+                floor: Sequence::ZERO,
+                complete: true,
+                position,
+                time_ms: 1,
+                files: Vec::new(),
+            };
+            Manifest::new(&snapshot, made_millis, Vec::new())
+        };
+        let mut all = [(2, 7, 300), (1, 9, 100), (1, 4, 200), (2, 8, 50)]
+            .map(|(generation, position, made)| manifest(generation, position, made));
+        sort(&mut all);
+        let sorted: Vec<_> = all.iter().map(|one| (&one.generation[..2], one.position)).collect();
+        assert_eq!(sorted, [("01", 4), ("01", 9), ("02", 7), ("02", 8)]);
     }
 }

@@ -9,8 +9,11 @@
 //! DIR/generation/00000000000000001234.manifest  one backup: JSON in a line, and the SHA-256 of that line
 //! DIR/generation/restores                       a line for each directory that was made from them
 //! DIR/generation/successors                     a line for each of these, with its generation
+//! DIR/generation/checked                        when its files were last read again
 //! ```
 
+mod check;
+mod copy;
 mod folder;
 mod held;
 mod listed;
@@ -20,6 +23,7 @@ mod restore;
 mod shipped;
 mod take;
 
+pub use check::Checked;
 pub use folder::{BackupError, Backups, Written};
 pub use held::{Held, Made, Moment};
 pub use manifest::{Manifest, ManifestFile};

@@ -4,7 +4,8 @@
 use std::io::{self, Read, Write};
 use std::path::{Component, Path};
 
-use super::folder::{BackupError, digest};
+use super::copy::digest;
+use super::folder::BackupError;
 use super::manifest::{Manifest, ManifestFile, SUFFIX, hex};
 use crate::storage::sled::commit::now_ms;
 use crate::storage::{Snapshot, SnapshotFile};

@@ -45,6 +45,8 @@ pub struct Restored {
     pub position: u64,
     /// The time of the change in milliseconds since 1970, unless the change was part of the base.
     pub time_millis: Option<u64>,
+    /// The time of the base, at which the change was there, likewise; if there is one.
+    pub base_millis: Option<u64>,
 }
 
 impl From<BackupError> for OpenFailure {
@@ -105,8 +107,9 @@ pub(in crate::storage::sled) fn restore(
     let (remote_id, generation, floor) = manifest.origin().ok_or_else(malformed)?;
     let chosen = Chosen::link(from, manifest, files)?;
     let archive = Archive::to_read(chosen.0.clone(), generation).counting(&options.work);
-    let mut restored = Restored { position: 0, time_millis: None };
     let listing = archive.files()?;
+    let base_millis = listing.base().map(|base| base.time_ms);
+    let mut restored = Restored { position: 0, time_millis: None, base_millis };
     let mut last = listing.base().map_or(Position(0), |base| base.last);
     let identity = match of {
         As::Another => {

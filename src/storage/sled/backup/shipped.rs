@@ -13,7 +13,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{BackupError, Backups, digest};
+use super::copy::digest;
+use super::folder::{BackupError, Backups};
 use super::manifest::{Manifest, ManifestFile, hex, unhex};
 use super::take::{Origin, archive_of, last_of, snapshot};
 use crate::model::{RemoteId, Sequence};

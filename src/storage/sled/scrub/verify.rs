@@ -146,7 +146,12 @@ impl Looking<'_> {
                 (None, name) if kept::is_aside(name) => "kept aside",
                 (None, _) => "other files",
             };
-            self.any(&path, place)?;
+            // An operator may have put it on another disk.
+            let is_elsewhere = place != "other files" && path.is_symlink();
+            match path.canonicalize() {
+                Ok(there) if is_elsewhere => self.any(&there, place)?,
+                _ => self.any(&path, place)?,
+            }
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The contract, and what can only be tested for a storage on a disk.
 
+mod archived;
 mod backup;
+mod backup_check;
 mod bases;
 mod checkpoints;
 mod compact;

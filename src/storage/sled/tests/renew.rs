@@ -132,6 +132,96 @@ fn a_loss_that_is_accepted_jumps_as_well() {
     check(&storage, &ground, 1);
 }
 
+/// Changes all frames of the log that have this entry, in more than one bit.
+fn damage(directory: &Path, id: EntryId) {
+    let mut found = 0;
+    for entry in std::fs::read_dir(directory.join("log")).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let mut bytes = std::fs::read(&path).expect("a file");
+        let at = bytes.windows(16).position(|window| window == id.as_bytes());
+        for byte in at.into_iter().flat_map(|at| at..at + 16) {
+            bytes[byte] ^= 0x5a;
+            found += 1;
+        }
+        std::fs::write(&path, bytes).expect("written");
+    }
+    assert_eq!(found, 16);
+}
+
+/// Everything that came behind it in its store was given up.
+#[test]
+fn a_damaged_frame_costs_what_it_had_and_nothing_behind_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = open(directory.path());
+    let written: Vec<Vec<EntryId>> = (0..6).map(|_| ids(3)).collect();
+    let (a, b) = (storage.open(&store("a")).expect("open"), storage.open(&store("b")));
+    let b = b.expect("open");
+    for ids in &written {
+        append(&*a, ids, 10);
+    }
+    let others = ids(2);
+    append(&*b, &others, 10);
+    let copy = copy_of_running(directory.path());
+    drop((a, b, storage));
+    let path = copy.path();
+    damage(path, written[1][1]);
+    damage(path, written[4][0]);
+    assert!(Database::open(path, options()).is_err());
+    let lost = Database::accept_loss(path, &options()).expect("accepted").lost;
+    assert!(lost.last().is_some_and(|lost| lost.contains("\"a\" has lost")), "{lost:?}");
+    assert!(!lost.iter().any(|lost| lost.contains("\"b\"")), "{lost:?}");
+    let at = |batch: u64, n: u64| Some(Sequence::FIRST.plus(batch * 3 + n));
+    let check = |storage: &SledStorage, again: &[EntryId]| {
+        let a = storage.open(&store("a")).expect("open");
+        let kept = [0, 2, 3, 5].into_iter().flat_map(|n| written[n].clone());
+        let kept: Vec<EntryId> = kept.chain(again.iter().copied()).collect();
+        assert_eq!(all_ids(&*a), kept);
+        assert_eq!(a.head(), Sequence::ZERO.plus(18 + JUMP + again.len() as u64));
+        for batch in [0, 2, 3, 5] {
+            let found = a.lookup(&written[batch]).expect("a lookup");
+            assert_eq!(found, [0, 1, 2].map(|n| at(batch as u64, n)));
+        }
+        let found = a.lookup(&written[1]).expect("a lookup");
+        let new = again.iter().zip(1..).map(|(_, n)| Some(Sequence::ZERO.plus(18 + JUMP + n)));
+        assert_eq!(found, if again.is_empty() { vec![None; 3] } else { new.collect() });
+        assert_eq!(all_ids(&*storage.open(&store("b")).expect("open")), others);
+    };
+    whole(path);
+    let storage = open(path);
+    check(&storage, &[]);
+    // A client that has them sends them again.
+    append(&*storage.open(&store("a")).expect("open"), &written[1], 10);
+    check(&storage, &written[1]);
+    close(&storage);
+    whole(path);
+    let storage = rebuilt(path);
+    check(&storage, &written[1]);
+    close(&storage);
+}
+
+/// The frame that is lost may be the one that says which store has which number.
+#[test]
+fn without_its_name_a_store_is_given_up_and_no_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let storage = open(directory.path());
+    let (first, second, other) = (ids(2), ids(2), ids(2));
+    let (a, b) = (storage.open(&store("a")).expect("open"), storage.open(&store("b")));
+    let b = b.expect("open");
+    append(&*a, &first, 10);
+    append(&*a, &second, 10);
+    append(&*b, &other, 10);
+    let copy = copy_of_running(directory.path());
+    drop((a, b, storage));
+    damage(copy.path(), first[0]);
+    let lost = Database::accept_loss(copy.path(), &options()).expect("accepted").lost;
+    assert!(lost.iter().any(|lost| lost.contains("2 entries are lost of store")), "{lost:?}");
+    let storage = open(copy.path());
+    assert_eq!(all_ids(&*storage.open(&store("b")).expect("open")), other);
+    assert_eq!(all_ids(&*storage.open(&store("a")).expect("open")), []);
+    close(&storage);
+    whole(copy.path());
+}
+
 /// The state after a crash between any two of the steps in which the new one replaces the old one.
 #[test]
 fn a_crash_in_between_leaves_the_old_one_or_the_new_one() {
