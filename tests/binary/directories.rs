@@ -73,7 +73,7 @@ fn every_command_on_a_directory_finds_the_archive_where_the_environment_says_it_
     let copied = std::process::Command::new("cp").arg("-a").arg(&path).arg(&copy).status();
     assert!(copied.expect("cp").success());
     let before = std::fs::read_dir(&archive).expect("a folder").count();
-    run(&["backup", "--to", data(&directory.path().join("other")), "--data-dir", data(&copy)]);
+    run(&["backup", "--to", data(&directory.path().join("more")), "--data-dir", data(&copy)]);
     assert_eq!(std::fs::read_dir(&archive).expect("a folder").count(), before);
     // On a running server the variable is no reason to ask for a directory.
     let server = Serve::dev(&directory.path().join("other"));
