@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use eventlog_server::storage::sled::Database;
-use eventlog_server::storage::{SnapshotFile, StorageError};
+use eventlog_server::storage::{Snapshot, SnapshotFile, StorageError};
 use tokio::sync::watch;
 
 use crate::cli::bucket::{Bucket, BucketError, Kept, ShipError, Shipper, Until, names_here};
@@ -46,6 +46,17 @@ enum Failed {
     Io(#[from] io::Error),
 }
 
+/// What a round has to ship.
+#[derive(PartialEq, Eq)]
+struct State {
+    /// The last change.
+    position: u64,
+    /// How often a file was written again.
+    rewritten: u64,
+    /// The names in the archive, sorted. A file is archived, or goes, a while after its last change.
+    here: Vec<String>,
+}
+
 struct Rounds {
     plan: ShippingPlan,
     /// When the bucket is not waited for any more.
@@ -56,8 +67,8 @@ struct Rounds {
     shipper: Option<Shipper>,
     /// When the bucket was asked whether it keeps what is removed, and what it said.
     asked: Option<(Instant, Kept)>,
-    /// Up to this change everything is there, with so many files written again.
-    done: Option<(u64, u64)>,
+    /// All of this is there.
+    done: Option<State>,
     said: Option<Instant>,
     /// When it was last looked whether somebody else writes to the bucket, and nobody did.
     looked: Option<Instant>,
@@ -122,12 +133,10 @@ impl Drop for Shipping {
 
 impl Rounds {
     fn go(&mut self) {
-        let (position, begun) = (self.database.position(), now_millis());
-        let position = (position, self.database.rewritten());
-        let round = if self.done == Some(position) { Ok(()) } else { self.round() };
-        match round.and_then(|()| self.look_twice()) {
-            Ok(()) => {
-                self.done = Some(position);
+        let begun = now_millis();
+        match self.ship() {
+            Ok(state) => {
+                self.done = Some(state);
                 self.database.note_shipped(Some(begun));
                 if self.said.take().is_some() {
                     log::info!("{} is complete again", self.plan.to);
@@ -143,15 +152,26 @@ impl Rounds {
         }
     }
 
-    /// What `backup` brought there of this directory is known after a round.
-    fn look_twice(&mut self) -> Result<(), Failed> {
-        match self.look() {
-            Err(Failed::Ship(ShipError::Another(_))) => {
-                self.round()?;
-                self.look()
-            }
-            looked => looked,
+    /// Returns what is there.
+    fn ship(&mut self) -> Result<State, Failed> {
+        // Read before: what changes meanwhile is for the next round.
+        let (position, rewritten) = (self.database.position(), self.database.rewritten());
+        let snapshot = self.database.archived()?;
+        let mut here = names_here(&snapshot)?;
+        here.sort_unstable();
+        let state = State { position, rewritten, here };
+        if self.done.as_ref() != Some(&state) {
+            self.round(&snapshot, &state.here)?;
         }
+        match self.look() {
+            // What `backup` brought there of this directory is known after a round.
+            Err(Failed::Ship(ShipError::Another(_))) => {
+                self.round(&snapshot, &state.here)?;
+                self.look()?;
+            }
+            looked => looked?,
+        }
+        Ok(state)
     }
 
     /// Looks now and then whether a copy of the directory is served elsewhere. A server that has nothing to ship would not notice.
@@ -182,13 +202,12 @@ impl Rounds {
         Ok(())
     }
 
-    fn round(&mut self) -> Result<(), Failed> {
-        let snapshot = self.database.archived()?;
+    fn round(&mut self, snapshot: &Snapshot, here: &[String]) -> Result<(), Failed> {
         let mut shipper = match self.shipper.take() {
             Some(shipper) => shipper,
             None => Shipper::new(Bucket::open(&self.plan.to)?.until(self.until.clone())),
         };
-        let shipped = shipper.files(&snapshot, SnapshotFile::open);
+        let shipped = shipper.files(snapshot, SnapshotFile::open);
         // What it knows of the bucket stays true.
         self.shipper = Some(shipper);
         shipped?;
@@ -202,7 +221,7 @@ impl Rounds {
             std::fs::remove_file(&file.path)?;
             there?;
         }
-        shipper.tidy(snapshot.position, &names_here(&snapshot)?, self.plan.is_bounded)?;
+        shipper.tidy(snapshot.position, here, self.plan.is_bounded)?;
         Ok(())
     }
 }
