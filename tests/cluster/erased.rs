@@ -139,8 +139,9 @@ async fn what_was_erased_after_a_dump_is_gone_again_when_the_dump_is_restored() 
     assert_eq!(cluster.sql(&url, LEFT), "5");
     let of_old = "SELECT count(*) FROM effect_events_keys WHERE store_id = 'old'";
     assert_eq!(cluster.sql(&url, of_old), "1");
+    // The dump has nodes that were seen a moment ago.
     let mut heal = binary();
-    heal.args(["heal", "--yes", "--database", &url]);
+    heal.args(["heal", "--yes", "--nodes-are-dead", "--database", &url]);
     let done = heal.output().expect("it runs");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     there.start_again();
