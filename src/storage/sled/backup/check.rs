@@ -1,7 +1,7 @@
 //! Reads the files of earlier backups in a folder again, and finds those that are damaged.
 //!
 //! Keeps: nothing is changed or removed here. What the archive still has, the next backup copies again. This is done
-//! once in a while without being asked: a disk may lose what nobody reads. Leaves out: copying (`folder`).
+//! once in a while without being asked: a disk may lose what nobody reads. Leaves out: copying (`copy`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

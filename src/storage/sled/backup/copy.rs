@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -98,6 +98,9 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// The longest pause: a part may also have waited for a slow network.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
+
 /// Pauses after each part for twice as long as it took.
 struct Pace(Instant);
 
@@ -107,7 +110,7 @@ impl Pace {
     }
 
     fn give_way(&mut self) {
-        std::thread::sleep(self.0.elapsed() * 2);
+        std::thread::sleep((self.0.elapsed() * 2).min(PAUSE_MAX));
         self.0 = now();
     }
 }
