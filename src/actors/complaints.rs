@@ -23,11 +23,30 @@ const BURST: u32 = 50;
 /// The time after which one more line may appear.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the same thing is logged while it continues.
+#[derive(Clone, Copy, Debug)]
+enum Often {
+    Once,
+    Hourly,
+    Minutely,
+}
+
+impl Often {
+    /// The time after which it is logged again.
+    const fn again(self) -> Option<Duration> {
+        match self {
+            Self::Once => None,
+            Self::Hourly => Some(Duration::from_secs(3_600)),
+            Self::Minutely => Some(Duration::from_secs(60)),
+        }
+    }
+}
+
 /// A problem of a client that the operator can solve.
 #[derive(Debug)]
 pub(crate) struct Complaint {
     about: String,
-    again: Option<Duration>,
+    often: Often,
     line: String,
     /// The public key that it is about, as a field: hashed if keys are, but not quoted.
     key: Option<String>,
@@ -36,12 +55,17 @@ pub(crate) struct Complaint {
 impl Complaint {
     /// Logged once.
     pub(crate) fn once(about: String, line: String) -> Self {
-        Self { about, again: None, line, key: None }
+        Self { about, often: Often::Once, line, key: None }
     }
 
     /// Logged once an hour while it continues.
     pub(crate) fn hourly(about: String, line: String) -> Self {
-        Self { about, again: Some(Duration::from_secs(3_600)), line, key: None }
+        Self { about, often: Often::Hourly, line, key: None }
+    }
+
+    /// Logged once a minute while it continues: a failure that each client meets, as often as it tries again.
+    pub(crate) fn minutely(line: String) -> Self {
+        Self { about: line.clone(), often: Often::Minutely, line, key: None }
     }
 
     /// It is about the public key that a client claims.
@@ -102,10 +126,11 @@ fn for_shell(text: &str) -> String {
 /// What was logged recently.
 pub(crate) struct Complaints {
     hasher: RandomState,
-    /// What is logged once is about keys, what is logged again is about connections. They are kept apart, so that
-    /// strangers who never get as far as naming a key cannot suppress lines about keys.
+    /// What is logged once is about keys, what is logged each hour about connections, what is logged each minute about
+    /// failures. They are kept apart, so that strangers who never get as far as naming a key cannot suppress other lines.
     once: Mutex<Said>,
     hourly: Mutex<Said>,
+    minutely: Mutex<Said>,
 }
 
 struct Said {
@@ -124,19 +149,23 @@ impl Complaints {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let nothing = || Mutex::new(Said::nothing(now));
-        Self { hasher: RandomState::new(), once: nothing(), hourly: nothing() }
+        Self { hasher: RandomState::new(), once: nothing(), hourly: nothing(), minutely: nothing() }
     }
 
     /// Logs it, unless that was done already or there are too many lines.
     pub(crate) fn log(&self, complaint: &Complaint) {
-        let Complaint { about, again, line, key } = complaint;
+        let Complaint { about, often, line, key } = complaint;
         #[expect(
             clippy::disallowed_methods,
             reason = "strangers must not fill the disk with lines"
         )]
         let now = Instant::now();
-        let said = if again.is_some() { &self.hourly } else { &self.once };
-        let next = said.lock().next_line(self.hash(about), *again, now);
+        let said = match often {
+            Often::Once => &self.once,
+            Often::Hourly => &self.hourly,
+            Often::Minutely => &self.minutely,
+        };
+        let next = said.lock().next_line(self.hash(about), often.again(), now);
         let level = if next.is_some() { Level::Warn } else { Level::Debug };
         let left_out = match next {
             None | Some(0) => String::new(),
@@ -200,6 +229,16 @@ mod tests {
         }
         assert_eq!(complaints.hourly.lock().left, 0);
         assert_eq!(complaints.once.lock().left, BURST);
+        assert_eq!(complaints.minutely.lock().left, BURST);
+    }
+
+    #[test]
+    fn a_failure_that_each_client_meets_is_one_line() {
+        let complaints = Complaints::new();
+        for _ in 0..1_000 {
+            complaints.log(&Complaint::minutely("write refused: no database".to_owned()));
+        }
+        assert_eq!(complaints.minutely.lock().left, BURST - 1);
     }
 
     #[test]

@@ -365,6 +365,9 @@ async fn ask_whether_idle(store: WeakAddr<StoreActor>, limits: Arc<LiveLimits>) 
     }
 }
 
+/// If the storage is away, all stores try again and again.
+static NOT_YET: Seldom = Seldom::every(Duration::from_secs(5));
+
 const REOPENING: &str = "the storage is being opened again after a failure, try again";
 
 /// How much more the store may hold.
@@ -388,7 +391,11 @@ async fn reopen(storage: Arc<dyn Storage>, store: StoreId) -> Arc<dyn StoreLog> 
         let (opening, name) = (storage.clone(), store.clone());
         match tokio::task::spawn_blocking(move || opening.open(&name)).await {
             Ok(Ok(log)) => return log,
-            Ok(Err(error)) => log::warn!(store:%; "store {store}: cannot be opened yet: {error}"),
+            Ok(Err(error)) => {
+                if let Some(unsaid) = NOT_YET.next_line(Instant::now().into_std()) {
+                    log::warn!(store:%; "store {store}: cannot be opened yet: {error} ({unsaid} more such lines were left out)");
+                }
+            }
             Err(error) => log::error!(store:%; "store {store}: opening it panicked: {error}"),
         }
         tokio::time::sleep(delay).await;

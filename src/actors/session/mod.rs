@@ -49,6 +49,7 @@ use actix::prelude::*;
 use actix_http::ws::{CloseCode, CloseReason, Message as WsMessage, ProtocolError};
 use actix_web::web::Payload;
 use actix_web_actors::ws::WebsocketContext;
+use log::Level;
 
 use self::again::Again;
 use self::clock::{Clock, Expiry, Pings};
@@ -331,7 +332,11 @@ impl<W: Wire> Session<W> {
                 let how_else = self.shared.registry.how_else();
                 self.complain(&complaints::no_store(key, caller, how_else));
             }
-            refusal => log::log!(refusal.level(), "{what}: {}", refusal.in_log()),
+            refusal if refusal.level() > Level::Warn => {
+                log::log!(refusal.level(), "{what}: {}", refusal.in_log());
+            }
+            // While the storage is away, each client tries again and again.
+            refusal => self.complain(&Complaint::minutely(format!("{what}: {}", refusal.in_log()))),
         }
     }
 

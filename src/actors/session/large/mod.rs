@@ -218,7 +218,7 @@ impl<W: Wire> Session<W> {
         match next {
             Ok(stage) => (stage, true),
             Err(refusal) => {
-                log::log!(refusal.level(), "large write refused: {}", refusal.in_log());
+                self.log_refusal("large write refused", &refusal);
                 if let Refusal::Aside(AsideError::Full { id, setting, .. }) = &refusal {
                     self.complain(&Complaint::once(format!("{id} {setting}"), refusal.to_string()));
                 }
