@@ -136,7 +136,7 @@ impl StoreActor {
                 };
                 let ids = group.ids();
                 match self.log.probe(&ids) {
-                    Some(known) => self.place_freely(group, &known, heard, ctx),
+                    Some(known) => self.place_allowed(group, known, heard, ctx),
                     None => self.look_up(group, ids, heard, ctx),
                 }
             }
@@ -167,26 +167,15 @@ impl StoreActor {
         let lookup = tokio::task::spawn_blocking(move || log.lookup(&ids));
         let done = lookup.into_actor(self).map(move |found, actor, ctx| {
             let found = found.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
+            let Some(group) = actor.still_due(group, generation, ctx) else { return };
             match found {
-                _ if generation != actor.generation => {
-                    refuse(group.into_replies(), &WriteFailure::Definite(REOPENING.into()));
-                }
-                _ if actor.unplaces() => {
-                    actor.core.put_back(group);
-                    actor.unplace_if_due(ctx);
-                }
-                Ok(known) => {
-                    actor.place_freely(group, &known, heard, ctx);
-                    actor.advance(ctx);
-                }
+                Ok(known) => actor.place_allowed(group, known, heard, ctx),
                 Err(error) => {
                     log::error!(store:% = actor.store(); "store {}: looking up ids failed: {error}", actor.store());
-                    actor.core.cancel_group();
-                    let failure = WriteFailure::Definite(error.to_string().into());
-                    refuse(group.into_replies(), &failure);
-                    actor.advance(ctx);
+                    actor.refuse_group(group, &error.to_string());
                 }
             }
+            actor.advance(ctx);
         });
         ctx.spawn(done);
     }

@@ -50,6 +50,13 @@ pub trait StoreLog: Send + Sync + 'static {
         self.append(segments)
     }
 
+    /// Fails as [`StoreLog::append_allowed`] does if keys or rights have changed since [`Storage::heard`](super::Storage::heard) was
+    /// `heard`, and appends nothing: for writes of which everything is known already. Succeeds at once if there are no other servers.
+    fn still_allowed(&self, heard: Heard) -> BoxFuture<'static, Result<(), AppendError>> {
+        let _ = heard;
+        Box::pin(ready(Ok(())))
+    }
+
     /// Continues behind the head after [`AppendError::Stale`], as if nothing had been passed in since. Call it only while no append of
     /// this log is in progress. `false` if that is not possible: then [`StoreLog::lock`] is. Does not block.
     fn go_on(&self) -> bool {

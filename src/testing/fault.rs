@@ -220,6 +220,10 @@ impl StoreLog for FaultyLog {
         self.appending(|| self.inner.append_allowed(segments, heard))
     }
 
+    fn still_allowed(&self, heard: Heard) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.inner.still_allowed(heard)
+    }
+
     fn go_on(&self) -> bool {
         self.inner.go_on()
     }

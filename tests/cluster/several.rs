@@ -7,6 +7,10 @@ use super::{ADMIN, Node, cluster, rounds};
 use crate::support::socket::Socket;
 use crate::support::{batch, entry, http, key};
 
+/// Disconnects everybody who listens or notifies.
+const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+    AND pid <> pg_backend_pid() AND (query LIKE 'LISTEN%' OR query LIKE '%pg_notify%')";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_have_one_feed_whoever_writes_where_and_one_of_them_is_killed() {
     let Some(cluster) = cluster() else { return };
@@ -37,11 +41,9 @@ async fn a_subscriber_at_one_node_gets_what_is_written_at_another() {
         assert_eq!(writer.next_ack().await, (n, vec![n]));
         assert_eq!(reader.next_entries(1).await[0].0, n);
     }
-    // Even if notifications are lost: the listener is disconnected, repeatedly.
-    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
-        AND pid <> pg_backend_pid() AND (query LIKE 'LISTEN%' OR query LIKE '%pg_notify%')";
+    // Even if notifications are lost.
     for n in 51..=60 {
-        cluster.sql(&url, cut);
+        cluster.sql(&url, CUT);
         writer.write(&key("alice"), n, &batch(&[entry("Noted", "n", b"\x02\x20a")])).await;
         assert_eq!(writer.next_ack().await, (n, vec![n]));
         assert_eq!(reader.next_entries(1).await[0].0, n);
@@ -114,4 +116,32 @@ async fn a_key_removed_or_revoked_at_one_node_is_out_at_all_within_two_seconds()
     there.run(&["revoke", "--token", ADMIN, "--key", "bob"]);
     let refusal = bob.next_refusal().await;
     assert!(refusal.message.starts_with("revoked"), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn what_is_known_already_is_not_acknowledged_after_a_removal_at_another_node() {
+    let Some(cluster) = cluster() else { return };
+    let url = cluster.database();
+    let (here, there) = (with_admin(&url), with_admin(&url));
+    let names = ["alice", "bob", "carol", "dave", "erin"];
+    for name in names {
+        there.run(&["keys", "--token", ADMIN, "assign", name, "team"]);
+    }
+    for name in names {
+        let mut socket = Socket::connect(&here.url()).await;
+        let again = batch(&[entry("Noted", "n", b"\x02\x20a")]);
+        socket.write(&key(name), 1, &again).await;
+        let (_, places) = socket.next_ack().await;
+        socket.write(&key(name), 2, &again).await;
+        assert_eq!(socket.next_ack().await, (2, places));
+        // It hears of the removal late.
+        cluster.sql(&url, CUT);
+        let (line, address) = (format!("DELETE /admin/keys/{name}"), [127, 0, 0, 1]);
+        let headers = format!("Authorization: Bearer {ADMIN}\r\n");
+        let answer = http::request((address, there.port).into(), &line, &headers, "").await;
+        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        socket.write(&key(name), 3, &again).await;
+        let answer = socket.next_answer().await;
+        assert!(answer.is_err(), "{name}: {answer:?}");
+    }
 }

@@ -119,15 +119,18 @@ impl StoreActor {
             }
             Ok(Locked { caught_up, known, append }) => {
                 actor.show_others(caught_up, erasures);
-                actor.place(group, &known, move |segments| append(segments, heard), ctx);
-                // If all of it was known, nothing is in progress.
+                if known.iter().all(Option::is_some) {
+                    // Nothing is appended: others may go on.
+                    drop(append);
+                    actor.place_allowed(group, known, heard, ctx);
+                } else {
+                    actor.place(group, &known, move |segments| append(segments, heard), ctx);
+                }
                 actor.advance(ctx);
             }
             Err(error) => {
                 log::error!(store:% = actor.store(); "store {}: it cannot be locked: {error}", actor.store());
-                actor.core.cancel_group();
-                let failure = WriteFailure::Definite(error.to_string().into());
-                refuse(group.into_replies(), &failure);
+                actor.refuse_group(group, &error.to_string());
                 actor.advance(ctx);
             }
         }));

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::{REOPENING, StoreActor, refuse};
 use crate::actors::reply::{Reply, WriteFailure};
 use crate::core::store::{Write, WriteGroup};
-use crate::model::StoreId;
-use crate::storage::Heard;
+use crate::model::{Sequence, StoreId};
+use crate::storage::{AppendError, Heard};
 
 /// How many writes of a store are checked again at the same time.
 const AT_ONCE: usize = 32;
@@ -29,6 +29,55 @@ impl StoreActor {
         let Some(heard) = self.deps.storage.heard() else { return Some(Heard::default()) };
         let counts = |reply: &Reply| reply.permit().is_none_or(|permit| permit.heard() == heard);
         group.replies().all(counts).then_some(heard)
+    }
+
+    /// Places a group. If all of it is known, nothing is appended, and so the storage is asked whether it is still allowed. Later
+    /// groups wait.
+    pub(super) fn place_allowed(
+        &mut self,
+        group: WriteGroup<Reply>,
+        known: Vec<Option<Sequence>>,
+        heard: Heard,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.deps.storage.heard().is_none() || known.iter().any(Option::is_none) {
+            return self.place_freely(group, &known, heard, ctx);
+        }
+        let (asked, generation) = (self.log.still_allowed(heard), self.generation);
+        ctx.spawn(asked.into_actor(self).map(move |asked, actor, ctx| {
+            let Some(group) = actor.still_due(group, generation, ctx) else { return };
+            match asked {
+                Ok(()) => actor.place_freely(group, &known, heard, ctx),
+                Err(AppendError::Stale) => actor.core.put_back(group),
+                Err(error) => actor.refuse_group(group, &error.to_string()),
+            }
+            actor.advance(ctx);
+        }));
+    }
+
+    /// The group for which something was asked; `None` if it is refused now, or waits again.
+    pub(super) fn still_due(
+        &mut self,
+        group: WriteGroup<Reply>,
+        generation: u64,
+        ctx: &mut Context<Self>,
+    ) -> Option<WriteGroup<Reply>> {
+        if generation != self.generation {
+            refuse(group.into_replies(), &WriteFailure::Definite(REOPENING.into()));
+            return None;
+        }
+        if self.unplaces() {
+            self.core.put_back(group);
+            self.unplace_if_due(ctx);
+            return None;
+        }
+        Some(group)
+    }
+
+    /// Refuses a group that was to be placed.
+    pub(super) fn refuse_group(&mut self, group: WriteGroup<Reply>, cause: &str) {
+        self.core.cancel_group();
+        refuse(group.into_replies(), &WriteFailure::Definite(cause.into()));
     }
 
     /// Checks a group again. What is still allowed waits again, before all others.

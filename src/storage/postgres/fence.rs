@@ -4,7 +4,8 @@
 //! allowed before it applied that, however long it has waited. Each node has a row with the last change that it must have
 //! heard of. A change raises it in the rows of all nodes, in its own transaction; an append locks its node's row, for share,
 //! and happens only if the row says what the node had applied when the writes were allowed. So an append is either before the
-//! change, which waits for it, or finds that it is behind. Leaves out: what is done about a change (`server`), and how
+//! change, which waits for it, or finds that it is behind. A write of which everything is known is answered after a look at
+//! that row. Leaves out: what is done about a change (`server`), and how
 //! writes are checked again (`actors::store`).
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connect::Conn;
+use super::database::Postgres;
 use super::failed::Failed;
 use super::tables::Tables;
 use crate::storage::{AppendError, Heard};
@@ -102,6 +104,27 @@ impl Drop for TakingIn {
         drop(turns);
         self.fence.moved.notify_waiters();
     }
+}
+
+/// Fails as an append does that was allowed when this node had heard of `heard`.
+pub(super) async fn still_allowed(postgres: Postgres, heard: Heard) -> Result<(), AppendError> {
+    match is_last(&postgres, heard).await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            postgres.bus().ask_soon();
+            Err(postgres.fence().refused(heard).await)
+        }
+        Err(failed) => Err(AppendError::Definite(failed.to_string().into())),
+    }
+}
+
+/// Whether nothing has changed since this node had heard of `heard`.
+async fn is_last(postgres: &Postgres, Heard(heard): Heard) -> Result<bool, Failed> {
+    let mut conn = postgres.conn().await?;
+    let Tables { nodes, node, .. } = &**postgres.tables();
+    let sql = format!("SELECT FROM {nodes} WHERE node = $1 AND changes = $2");
+    let statement = conn.prepare(&sql).await?;
+    Ok(conn.client.query_opt(&statement, &[node, &heard.cast_signed()]).await?.is_some())
 }
 
 /// Gives this node its row, with the last change so far; returns that.

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use super::database::Postgres;
 use super::erase::{erase, note_erased};
 use super::failed::Failed;
+use super::fence::still_allowed;
 use super::lock::{catch_up, lock, places};
 use super::read::{number, read, sequence};
 use super::recent::Guess;
@@ -99,6 +100,12 @@ impl StoreLog for PostgresLog {
         }
         let gone = || AppendError::Indefinite("the connections to the database were closed".into());
         async move { answered.await.unwrap_or_else(|_| Err(gone())) }.boxed()
+    }
+
+    fn still_allowed(&self, heard: Heard) -> BoxFuture<'static, Result<(), AppendError>> {
+        let asked = self.postgres.run(still_allowed(self.postgres.clone(), heard));
+        let stopped = |failed: Failed| AppendError::Definite(failed.to_string().into());
+        asked.map(move |asked| asked.map_err(stopped)?).boxed()
     }
 
     fn go_on(&self) -> bool {

@@ -90,6 +90,10 @@ fn what_was_allowed_before_a_change_is_not_appended_after_it_wherever_it_was_mad
         wait((locked.append)(more(2, late[0]), nodes.heard(0))).expect("it is allowed again");
         wait(log.append_allowed(more(3, late[1]), nodes.heard(0))).expect("without a lock");
         assert_eq!(all_ids(&*log)[1..], late);
+        // What is known already is not acknowledged either.
+        let answer = wait(log.still_allowed(before));
+        assert!(matches!(answer, Err(AppendError::Stale)), "{answer:?}");
+        wait(log.still_allowed(nodes.heard(0))).expect("still allowed");
         let (bytes, stale) = (log.bytes(), ids(1)[0]);
         let answer = wait(log.append_allowed(more(4, stale), before));
         assert!(matches!(answer, Err(AppendError::Stale)), "{answer:?}");
