@@ -83,7 +83,7 @@ pub(crate) fn validate(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatc
 
 /// Checks the entries of a batch that its decoder has limited as a whole.
 pub(crate) fn validate_entries(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatch> {
-    batch.iter().enumerate().try_for_each(|(slot, entry)| {
+    batch.slots().try_for_each(|(slot, entry)| {
         let invalid = |fault| InvalidBatch::Entry { slot, id: entry.id, fault };
         validate_entry(&entry, limits).map_err(invalid)
     })

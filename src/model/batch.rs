@@ -3,7 +3,7 @@
 use super::record::{RecordReader, record_len, write_record};
 use super::{Entry, EntryId, EntryRef};
 
-/// The entries of one write, in slot order.
+/// The entries of one write, or of a piece of a large one, in slot order.
 ///
 /// They are kept as records (see `docs/FORMAT.md`), so the thread that decodes a frame does all the per-entry work, and
 /// the StoreActor only copies bytes.
@@ -11,6 +11,8 @@ use super::{Entry, EntryId, EntryRef};
 pub struct Batch {
     records: Vec<u8>,
     index: Vec<Slot>,
+    /// The slot of its first entry in the write.
+    first_slot: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,13 @@ struct Slot {
 impl Batch {
     /// Room for `entries` entries of `bytes` bytes in all.
     pub fn with_capacity(entries: usize, bytes: usize) -> Self {
-        Self { records: Vec::with_capacity(bytes), index: Vec::with_capacity(entries) }
+        let (records, index) = (Vec::with_capacity(bytes), Vec::with_capacity(entries));
+        Self { records, index, first_slot: 0 }
+    }
+
+    /// An empty batch for the piece of a write that begins with this slot.
+    pub(crate) fn beginning_at(first_slot: usize) -> Self {
+        Self { first_slot, ..Self::default() }
     }
 
     /// A batch of these entries.
@@ -81,6 +89,12 @@ impl Batch {
     /// All records, one after the other.
     pub fn records(&self) -> &[u8] {
         &self.records
+    }
+
+    /// The entries, each with its slot in the write that its client made: that is larger than this batch if it was taken
+    /// in pieces.
+    pub fn slots(&self) -> impl Iterator<Item = (usize, EntryRef<'_>)> {
+        (self.first_slot..).zip(self.iter())
     }
 
     /// The entries, in slot order.

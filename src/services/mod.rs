@@ -64,6 +64,7 @@ pub trait Auth: Send + Sync + 'static {
     /// A write of the RPC protocol that is too large for one batch comes in several: all of them are checked before the
     /// first one is stored, and a batch is checked again if rights change meanwhile. An entry that is too large to be
     /// stored, and is put aside, comes alone and without its payload, which may be larger than memory.
+    /// [`Batch::slots`] counts the entries as the client does, across the batches of a write.
     fn authorize_write<'a>(
         &'a self,
         claim: Claim<'a>,

@@ -99,16 +99,6 @@ impl From<LargeError> for Refusal {
 }
 
 impl Refusal {
-    /// The same refusal, for a batch that begins at slot `first` of what was written.
-    pub(crate) fn beginning_at(self, first: usize) -> Self {
-        match self {
-            Self::Invalid(InvalidBatch::Entry { slot, id, fault }) => {
-                Self::Invalid(InvalidBatch::Entry { slot: first + slot, id, fault })
-            }
-            other => other,
-        }
-    }
-
     /// The message for the log, which may have to hide public keys.
     pub(crate) fn in_log(&self) -> String {
         match self {

@@ -213,7 +213,7 @@ impl Grants {
         let sets = self.0.read();
         let events = sets.find(key).and_then(|grant| grant.events.as_ref());
         let Some(events) = events else { return Ok(()) };
-        let refused = entries.iter().enumerate().find(|(_, e)| !matches_any(events, e.event));
+        let refused = entries.slots().find(|(_, e)| !matches_any(events, e.event));
         refused.map_or(Ok(()), |(slot, entry)| {
             let what = format!("entry {slot} ({}): this key may not write this event", entry.id);
             Err(refuse(key, AuthReason::Forbidden, &what))

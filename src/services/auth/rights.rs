@@ -71,7 +71,7 @@ impl Rights {
             return Err(forbidden(key, "you may not write"));
         }
         let Some(events) = &self.events else { return Ok(()) };
-        let refused = entries.iter().enumerate().find(|(_, e)| !matches_any(events, e.event));
+        let refused = entries.slots().find(|(_, e)| !matches_any(events, e.event));
         refused.map_or(Ok(()), |(slot, entry)| {
             let id = entry.id;
             Err(forbidden(key, format!("entry {slot} ({id}): you may not write this event")))
@@ -146,6 +146,10 @@ mod tests {
         assert_eq!(rights.check_write(&alice, &batch_of(&["TodoAdded", "Todo"])), Ok(()));
         let refused = rights.check_write(&alice, &batch_of(&["Todo", "Note"]));
         assert!(refused.expect_err("refused").message.starts_with("entry 1 ("));
+        let mut piece = Batch::beginning_at(100);
+        batch_of(&["Todo", "Note"]).iter().for_each(|entry| piece.push(&entry));
+        let refused = rights.check_write(&alice, &piece);
+        assert!(refused.expect_err("refused").message.starts_with("entry 101 ("));
         assert_eq!(rights.check_read(&alice), Ok(()));
     }
 

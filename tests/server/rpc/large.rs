@@ -7,7 +7,7 @@ use eventlog_server::model::limits::CHUNK_BYTES;
 use eventlog_server::model::{Batch, Entry, Limits, Quota, Quotas};
 use eventlog_server::protocol::rpc::{Call, ErrorCode, Part, RequestId, encode_write_entries};
 use eventlog_server::server::{Builder, Server};
-use eventlog_server::services::auth::AllowAll;
+use eventlog_server::services::auth::{AllowAll, Grant, Grants};
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::services::{Auth, AuthError, AuthReason, Claim};
 use eventlog_server::storage::memory::MemoryStorage;
@@ -17,9 +17,9 @@ use tempfile::{TempDir, tempdir};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::support::batch;
 use crate::support::rpc::{DEFAULT, Heard, RpcSocket, acks, framed_entry};
 use crate::support::server::{TestServer, in_memory};
+use crate::support::{batch, key};
 
 const KEYS: [(&str, &str); 3] = [("alice", "team"), ("bob", "team"), ("carol", "team")];
 const CHUNK: u64 = CHUNK_BYTES as u64;
@@ -169,6 +169,25 @@ async fn nothing_is_stored_of_a_large_write_that_has_one_bad_entry() {
     assert_eq!(client.refused(&write).await.code, ErrorCode::Forbidden);
     let one = [framed_entry("E", "", b"")];
     assert_eq!(client.write("alice", &one).await, Ok(acks(&one, &[1])));
+}
+
+/// The client knows nothing of pieces.
+#[tokio::test]
+async fn an_event_that_may_not_be_written_is_named_by_its_slot_in_the_whole_write() {
+    let grant =
+        Grant { public_key: key("alice"), write: true, read: true, events: Some(vec!["E".into()]) };
+    let (storage, registry) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryRegistry::new()));
+    let grants = Arc::new(Grants::new([grant]).expect("one grant"));
+    let builder = Server::builder(storage, registry, grants);
+    let (server, _directory) = with_room(builder, limits(), 8).await;
+    let mut client = RpcSocket::authenticated(&server.rpc_url(), &["alice"]).await;
+    let mut written = entries(1_000, 1_000);
+    written[770] = framed_entry("Secret", "", b"");
+    let write = send_all(&mut client, 0, &data("alice", &written)).await;
+    let refused = client.refused(&write).await;
+    assert_eq!(refused.code, ErrorCode::Unauthorized);
+    let named = format!("entry 770 ({})", written[770].id);
+    assert!(refused.message.contains(&named), "{}", refused.message);
 }
 
 /// A client that gets no `Pong` for five seconds reconnects.

@@ -79,16 +79,15 @@ impl Checker<'_> {
         known: Option<StoreHandle>,
     ) -> Result<StoreHandle, Refusal> {
         let Self { shared, caller, names } = self;
-        let EntriesPiece { first_slot, batch, too_large, .. } = piece;
-        let allowed = match too_large {
+        let EntriesPiece { batch, too_large, .. } = piece;
+        match too_large {
             None => may_write(shared, caller, names, batch, known).await,
             Some(entry) if entry.lengths()[0] == 0 => {
-                let (slot, id, fault) = (0, entry.id, EntryFault::EventEmpty);
+                let (slot, id, fault) = (entry.slot, entry.id, EntryFault::EventEmpty);
                 Err(InvalidBatch::Entry { slot, id, fault }.into())
             }
             Some(_) => is_allowed(shared, caller, names, batch, known).await,
-        };
-        allowed.map_err(|refusal| refusal.beginning_at(*first_slot))
+        }
     }
 
     /// Whether an entry that is too large can be put aside, together with what those `before` it count; returns the new

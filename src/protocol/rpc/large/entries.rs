@@ -22,8 +22,6 @@ const PIECE_BYTES_MAX: usize = 1_024 * 1_024;
 /// Consecutive entries of a large write.
 #[derive(Clone, Debug)]
 pub struct EntriesPiece {
-    /// The slot of the first entry in the write.
-    pub first_slot: usize,
     /// The entries.
     pub batch: Batch,
     /// Set if this piece is one entry that is too large. Then `batch` has it without its payload, so that its
@@ -101,7 +99,7 @@ impl LargeEntries {
         let entries_max = limits.batch_entries_max.min(PIECE_ENTRIES_MAX);
         let bytes_max = limits.message_bytes_max.min(PIECE_BYTES_MAX) as u64;
         let entry_bytes_max = limits.entry_bytes() as u64;
-        let (mut batch, mut too_large) = (Batch::default(), None);
+        let (mut batch, mut too_large) = (Batch::beginning_at(first_slot), None);
         while batch.len() < entries_max && too_large.is_none() {
             let Some(row) = self.next_row(limits)? else { break };
             let bytes = row.record_bytes();
@@ -121,7 +119,7 @@ impl LargeEntries {
             self.cursor.finish()?;
         }
         let bytes_so_far = self.bytes - self.next.as_ref().map_or(0, Row::record_bytes);
-        Ok(EntriesPiece { first_slot, batch, too_large, bytes_so_far, is_last })
+        Ok(EntriesPiece { batch, too_large, bytes_so_far, is_last })
     }
 
     fn next_row(&mut self, limits: &Limits) -> Result<Option<Row>, LargeError> {

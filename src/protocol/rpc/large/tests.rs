@@ -39,7 +39,8 @@ fn in_pieces(data: &[u8], entries_max: usize) -> Found {
     let mut batch = Batch::default();
     for piece in &pieces {
         assert!(piece.batch.len() <= entries_max);
-        assert_eq!(piece.first_slot, batch.len());
+        let slots = piece.batch.slots().map(|(slot, _)| slot);
+        assert!(slots.eq(batch.len()..batch.len() + piece.batch.len()));
         piece.batch.iter().for_each(|entry| batch.push(&entry));
         assert_eq!(piece.bytes_so_far, batch.bytes() as u64);
     }
@@ -265,7 +266,8 @@ fn an_entry_that_is_too_large_comes_by_itself() {
     let shape: Vec<_> = found
         .iter()
         .map(|piece| {
-            (piece.first_slot, piece.batch.len(), piece.too_large.is_some(), piece.is_last)
+            let (slot, _) = piece.batch.slots().next().expect("an entry");
+            (slot, piece.batch.len(), piece.too_large.is_some(), piece.is_last)
         })
         .collect();
     let expected = [
@@ -277,10 +279,10 @@ fn an_entry_that_is_too_large_comes_by_itself() {
     ];
     assert_eq!(shape, expected);
     for piece in found.iter().filter(|piece| piece.too_large.is_some()) {
-        let (large, asked) =
-            (piece.too_large.as_ref().expect("one"), piece.batch.iter().next().expect("one"));
-        let of = &written[piece.first_slot];
-        assert_eq!((large.slot, large.id, asked.id), (piece.first_slot, of.id, of.id));
+        let large = piece.too_large.as_ref().expect("one");
+        let (slot, asked) = piece.batch.slots().next().expect("one");
+        let of = &written[slot];
+        assert_eq!((large.slot, large.id, asked.id), (slot, of.id, of.id));
         assert_eq!((asked.event, asked.payload), (of.event, &[][..]));
         assert_eq!(asked.primary_key, &of.primary_key[..of.primary_key.len().min(60_000)]);
         let content = [of.event.as_bytes(), of.primary_key.as_bytes(), of.payload].concat();
