@@ -33,7 +33,7 @@ pub(super) struct Tally {
 /// A batch was refused.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{first} to {last}: {cause}; everything before them is imported. You can import everything again: \
+    "{first}, which is entry 0, to {last}: {cause}; everything before them is imported. You can import everything again: \
      existing entries are not written twice"
 )]
 pub(in crate::cli) struct Refused {
