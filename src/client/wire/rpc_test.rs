@@ -159,7 +159,7 @@ impl Link {
     fn hello(&mut self, n: u64) -> Vec<Incoming> {
         let fresh = CHALLENGE.map(|byte| byte ^ self.challenges);
         self.challenges += 1;
-        let challenge = self.handshake.hello(0, fresh);
+        let challenge = self.handshake.hello(0, || fresh);
         let (challenge, first_sequence) = (&challenge[..], Sequence::FIRST);
         let hello = HelloResponse { remote_id: REMOTE, challenge, first_sequence };
         self.answer(Answer::Hello(hello).encode(&request(n)))

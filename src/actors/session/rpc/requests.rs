@@ -81,7 +81,7 @@ impl RpcWire {
         let id = RequestId::from_ref(request.id);
         match Call::decode(request.tag, request.payload) {
             Ok(Call::Hello) => {
-                let challenge = self.handshake.hello(now_millis, random_challenge());
+                let challenge = self.handshake.hello(now_millis, random_challenge);
                 let (remote_id, first_sequence) = (self.remote_id, Sequence::FIRST);
                 let hello = HelloResponse { remote_id, challenge: &challenge, first_sequence };
                 out.push(Answer::Hello(hello).encode(&id));
