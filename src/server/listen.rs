@@ -167,7 +167,7 @@ where
                 let address = stream.peer_addr().ok().map(|peer| peer.ip());
                 let who = Who::from(Place::of(address));
                 let connected = who.clone();
-                Paced::new(who, async move {
+                Paced::new(who, move || async move {
                     http.call(arrive(shared, secure, stream, &connected).await?).await
                 })
             }))

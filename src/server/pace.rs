@@ -11,6 +11,9 @@
 //!
 //! Who only has to end does not wait: its buffers would stay until then, and those of thousands add up.
 //!
+//! Who waits for the first turn is no stranger yet, and thousands may: such a connection has no memory but its place in
+//! line.
+//!
 //! Keeps: at least one stranger runs each time; nobody waits while there is nothing else to do. Leaves out: how many
 //! strangers there are (`core::strangers`), what each may send (`core::patience`).
 
@@ -74,9 +77,11 @@ pub(super) fn strangers_wait() -> bool {
 }
 
 /// A connection that runs when it is its turn.
-pub(super) struct Paced<F> {
+pub(super) struct Paced<B, F> {
     who: Who,
-    connection: Pin<Box<F>>,
+    /// Makes the connection, at its first turn.
+    begin: Option<B>,
+    connection: Option<Pin<Box<F>>>,
     ticket: Option<Rc<Ticket>>,
 }
 
@@ -86,13 +91,21 @@ struct Ticket {
     has_turn: Cell<bool>,
 }
 
-impl<F> Paced<F> {
-    pub(super) fn new(who: Who, connection: F) -> Self {
-        Self { who, connection: Box::pin(connection), ticket: None }
+impl<B: FnOnce() -> F, F: Future> Paced<B, F> {
+    pub(super) const fn new(who: Who, begin: B) -> Self {
+        Self { who, begin: Some(begin), connection: None, ticket: None }
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if let Some(begin) = self.begin.take() {
+            self.connection = Some(Box::pin(begin()));
+        }
+        // Once begun, there is one.
+        self.connection.as_mut().map_or(Poll::Pending, |connection| connection.as_mut().poll(cx))
     }
 }
 
-impl<F: Future> Future for Paced<F> {
+impl<B: FnOnce() -> F + Unpin, F: Future> Future for Paced<B, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -100,7 +113,7 @@ impl<F: Future> Future for Paced<F> {
         PACE.with(|pace| {
             if this.who.was_accepted() {
                 pace.others.set(true);
-                return this.connection.as_mut().poll(cx);
+                return this.run(cx);
             }
             let may_run =
                 this.who.ends() || pace.may_run(&mut this.ticket, this.who.0.place, cx.waker());
@@ -108,7 +121,7 @@ impl<F: Future> Future for Paced<F> {
                 return Poll::Pending;
             }
             let began = now();
-            let polled = this.connection.as_mut().poll(cx);
+            let polled = this.run(cx);
             pace.has_used(now().saturating_duration_since(began));
             polled
         })
@@ -247,6 +260,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use actix_web::rt::task::JoinHandle;
 
     use super::*;
@@ -281,7 +296,7 @@ mod tests {
     fn busy(count: usize, ran: &Rc<Cell<usize>>) -> Vec<JoinHandle<()>> {
         let stranger = || {
             let ran = ran.clone();
-            actix_web::rt::spawn(Paced::new(Who::from(place(1)), async move {
+            actix_web::rt::spawn(Paced::new(Who::from(place(1)), move || async move {
                 PACE.with(|pace| pace.used.set(PART_ELSEWHERE));
                 ran.set(ran.get() + 1);
             }))
@@ -312,7 +327,7 @@ mod tests {
         let stranger = Arc::new(stranger);
         who.is(&stranger);
         stranger.is_to_end();
-        Paced::new(who, async {}).await;
+        Paced::new(who, || async {}).await;
         assert_eq!(ran.get(), before);
         for other in others {
             other.await.expect("it ran");
@@ -326,12 +341,31 @@ mod tests {
         let others = busy(200, &ran);
         let before = until_they_wait(200, &ran).await;
         PACE.with(|pace| pace.used.set(PART));
-        Paced::new(Who::from(place(2)), async {}).await;
+        Paced::new(Who::from(place(2)), || async {}).await;
         assert_eq!(ran.get(), before);
         // Nor do they do so without end.
         PACE.with(|pace| pace.used.set(PART_ELSEWHERE));
-        Paced::new(Who::from(place(3)), async {}).await;
+        Paced::new(Who::from(place(3)), || async {}).await;
         assert!(ran.get() > before);
+        for other in others {
+            other.await.expect("it ran");
+        }
+    }
+
+    /// 8,000 that had not begun took 28 MiB.
+    #[actix_web::test]
+    async fn a_connection_is_made_at_its_first_turn() {
+        let (ran, begun) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        let others = busy(200, &ran);
+        until_they_wait(200, &ran).await;
+        let begin = || {
+            begun.set(true);
+            async {}
+        };
+        let mut last = pin!(Paced::new(Who::from(place(1)), begin));
+        assert!(futures_util::poll!(&mut last).is_pending() && !begun.get());
+        last.await;
+        assert!(begun.get());
         for other in others {
             other.await.expect("it ran");
         }
