@@ -266,7 +266,8 @@ impl<R> StoreCore<R> {
         in_group.clear();
         // A single slot cannot duplicate another one in its group.
         let is_lone = known.len() <= 1;
-        let mut builder = SegmentBuilder::new(self.next);
+        let bytes = group.writes.iter().map(|write| write.batch.bytes()).sum();
+        let mut builder = SegmentBuilder::expecting(self.next, bytes);
         let mut known = known;
         let mut placed = 0;
         let mut answers = Vec::with_capacity(group.writes.len());

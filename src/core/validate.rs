@@ -3,7 +3,7 @@
 //! Decoders check the form of a message and limit its cost; whether its values may be stored is checked here. For a
 //! client that happens only after it was found to be allowed to write, and where (`actors::session`).
 
-use crate::model::{Batch, EntryId, EntryRef, Limits, record_len};
+use crate::model::{Batch, EntryId, Limits, RecordSizes};
 
 /// Why a batch is refused as a whole. Slots count from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,26 +83,27 @@ pub(crate) fn validate(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatc
 
 /// Checks the entries of a batch that its decoder has limited as a whole.
 pub(crate) fn validate_entries(batch: &Batch, limits: &Limits) -> Result<(), InvalidBatch> {
-    batch.slots().try_for_each(|(slot, entry)| {
-        let invalid = |fault| InvalidBatch::Entry { slot, id: entry.id, fault };
-        validate_entry(&entry, limits).map_err(invalid)
+    batch.sizes().try_for_each(|(slot, sizes)| {
+        let invalid = |fault| InvalidBatch::Entry { slot, id: sizes.id, fault };
+        validate_sizes(sizes, limits).map_err(invalid)
     })
 }
 
 /// Checks one entry against the limits.
-pub(crate) fn validate_entry(entry: &EntryRef<'_>, limits: &Limits) -> Result<(), EntryFault> {
-    if entry.event.is_empty() {
+fn validate_sizes(sizes: RecordSizes, limits: &Limits) -> Result<(), EntryFault> {
+    let RecordSizes { id: _, event, primary_key, record } = sizes;
+    if event == 0 {
         return Err(EntryFault::EventEmpty);
     }
-    let (bytes, bytes_max) = (entry.event.len(), limits.event_bytes_max);
+    let (bytes, bytes_max) = (event, limits.event_bytes_max);
     if bytes > bytes_max {
         return Err(EntryFault::EventTooLong { bytes, bytes_max });
     }
-    let (bytes, bytes_max) = (entry.primary_key.len(), limits.primary_key_bytes_max);
+    let (bytes, bytes_max) = (primary_key, limits.primary_key_bytes_max);
     if bytes > bytes_max {
         return Err(EntryFault::PrimaryKeyTooLong { bytes, bytes_max });
     }
-    let (bytes, bytes_max) = (record_len(entry), limits.entry_bytes());
+    let (bytes, bytes_max) = (record, limits.entry_bytes());
     if bytes > bytes_max {
         return Err(EntryFault::TooLarge { bytes, bytes_max });
     }
@@ -112,7 +113,7 @@ pub(crate) fn validate_entry(entry: &EntryRef<'_>, limits: &Limits) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EntryId;
+    use crate::model::{EntryId, EntryRef};
 
     fn entry<'a>(event: &'a str, primary_key: &'a str) -> EntryRef<'a> {
         EntryRef { id: EntryId::now(), event, primary_key, payload: b"" }

@@ -1,6 +1,6 @@
 //! A batch on its way to a store: one buffer of records and an index, whatever the number of entries.
 
-use super::record::{RecordReader, record_len, write_record};
+use super::record::{RecordReader, RecordSizes, record_len, write_record};
 use super::{Entry, EntryId, EntryRef};
 
 /// The entries of one write, or of a piece of a large one, in slot order.
@@ -95,6 +95,14 @@ impl Batch {
     /// in pieces.
     pub fn slots(&self) -> impl Iterator<Item = (usize, EntryRef<'_>)> {
         (self.first_slot..).zip(self.iter())
+    }
+
+    /// The sizes of the entries, each with its slot as in [`Batch::slots`], which takes longer.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (usize, RecordSizes)> {
+        let mut reader = RecordReader::new(&self.records);
+        // Only `push` writes records, so none is malformed.
+        let sizes = self.index.iter().map_while(move |_| reader.sizes().ok());
+        (self.first_slot..).zip(sizes)
     }
 
     /// The entries, in slot order.

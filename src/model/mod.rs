@@ -32,6 +32,7 @@ pub use limits::Limits;
 pub use name::{InvalidName, PublicKey, StoreId};
 pub use origin::Origin;
 pub use quota::{Quota, Quotas};
+pub(crate) use record::RecordSizes;
 pub use record::{MalformedRecord, RecordReader, record_len, write_record};
 pub use retention::{Retention, RetentionRule};
 pub use secret::{Secret, without_user};

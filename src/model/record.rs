@@ -45,6 +45,17 @@ pub(crate) fn write_bare(out: &mut Vec<u8>, id: EntryId) {
     write_record(out, &EntryRef { id, event: "", primary_key: "", payload: &[] });
 }
 
+/// The sizes of a record and its parts, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordSizes {
+    /// Whose they are.
+    pub(crate) id: EntryId,
+    pub(crate) event: usize,
+    pub(crate) primary_key: usize,
+    /// All of it.
+    pub(crate) record: usize,
+}
+
 /// Reads records one after the other; allocates nothing.
 #[derive(Clone, Debug)]
 pub struct RecordReader<'a> {
@@ -60,6 +71,15 @@ impl<'a> RecordReader<'a> {
     /// How many bytes are still unread.
     pub const fn remaining(&self) -> usize {
         self.rest.len()
+    }
+
+    /// Skips one record and returns its sizes, which takes less time than reading it.
+    pub(crate) fn sizes(&mut self) -> Result<RecordSizes, MalformedRecord> {
+        let start = self.remaining();
+        let id = self.id()?;
+        let (event, primary_key) = (self.sized()?.len(), self.sized()?.len());
+        self.sized()?;
+        Ok(RecordSizes { id, event, primary_key, record: start - self.remaining() })
     }
 
     /// Skips one record and returns its id.
@@ -129,6 +149,9 @@ mod tests {
             let mut bytes = Vec::new();
             write_record(&mut bytes, &entry);
             prop_assert_eq!(bytes.len(), record_len(&entry));
+            let (event_bytes, key_bytes, record) = (event.len(), key.len(), bytes.len());
+            let sizes = RecordSizes { id: entry.id, event: event_bytes, primary_key: key_bytes, record };
+            prop_assert_eq!(RecordReader::new(&bytes).sizes(), Ok(sizes));
             write_record(&mut bytes, &entry);
             let read: Result<Vec<_>, _> = RecordReader::new(&bytes).collect();
             prop_assert_eq!(read, Ok(vec![entry, entry]));

@@ -259,13 +259,21 @@ pub struct SegmentBuilder {
     records: Vec<u8>,
     count: u32,
     origins: Origins,
+    /// How many bytes are still expected.
+    expected: usize,
 }
 
 impl SegmentBuilder {
     /// Starts at `first`.
     pub const fn new(first: Sequence) -> Self {
+        Self::expecting(first, 0)
+    }
+
+    /// Starts at `first`, and most likely gets this many bytes of records.
+    pub(crate) const fn expecting(first: Sequence, bytes: usize) -> Self {
         let origins = Origins::new_const();
-        Self { next: first, done: Vec::new(), records: Vec::new(), count: 0, origins }
+        let records = Vec::new();
+        Self { next: first, done: Vec::new(), records, count: 0, origins, expected: bytes }
     }
 
     /// Appends one record, as [`Batch::record`](super::Batch::record) gives it, and returns its sequence.
@@ -273,6 +281,11 @@ impl SegmentBuilder {
         if self.count > 0 && self.records.len() + record.len() > SEGMENT_BYTES_TARGET {
             self.close();
         }
+        if self.count == 0 {
+            // Otherwise it grows several times, and is copied each time.
+            self.records.reserve_exact(self.expected.min(SEGMENT_BYTES_TARGET));
+        }
+        self.expected = self.expected.saturating_sub(record.len());
         self.records.extend_from_slice(record);
         self.count += 1;
         match self.origins.last_mut() {
@@ -307,6 +320,9 @@ impl SegmentBuilder {
         if self.done.is_empty() {
             // Often there is only one, and a vector starts with capacity for four.
             self.done.reserve_exact(1);
+        }
+        if self.records.capacity() / 2 > self.records.len() {
+            self.records.shrink_to_fit();
         }
         self.done.push(Segment {
             first,

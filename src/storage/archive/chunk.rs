@@ -38,6 +38,8 @@ pub(super) struct ChunkWriter<'a> {
     file: &'a File,
     compressor: zstd::bulk::Compressor<'static>,
     plain: Vec<u8>,
+    /// The compressed bytes of a chunk. It is kept so that its memory is reused.
+    data: Vec<u8>,
     first: Position,
     written: Written,
     /// Where the next chunk goes.
@@ -72,7 +74,8 @@ impl<'a> ChunkWriter<'a> {
         let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
         let (plain, first) = (Vec::with_capacity(PLAIN_BYTES * 2), Position(0));
-        Ok(Self { file, compressor, plain, first, written: Written::default(), at })
+        let (data, written) = (Vec::new(), Written::default());
+        Ok(Self { file, compressor, plain, data, first, written, at })
     }
 
     pub(super) fn write(&mut self, frame: FoundFrame<'_>) -> io::Result<()> {
@@ -94,11 +97,14 @@ impl<'a> ChunkWriter<'a> {
         if self.plain.is_empty() {
             return Ok(());
         }
-        let data = self.compressor.compress(&self.plain)?;
+        let data = &mut self.data;
+        data.clear();
+        data.reserve(zstd::zstd_safe::compress_bound(self.plain.len()));
+        self.compressor.compress_to_buffer(&self.plain, data)?;
         let number = |len: usize| u32::try_from(len).map_err(io::Error::other);
         let mut label = [0; LABEL_BYTES];
         label[..8].copy_from_slice(&SKIPPED);
-        label[12..16].copy_from_slice(&crc32fast::hash(&data).to_be_bytes());
+        label[12..16].copy_from_slice(&crc32fast::hash(data).to_be_bytes());
         label[16..20].copy_from_slice(&number(data.len())?.to_be_bytes());
         label[20..24].copy_from_slice(&number(self.plain.len())?.to_be_bytes());
         label[24..32].copy_from_slice(&self.first.0.to_be_bytes());
@@ -106,7 +112,7 @@ impl<'a> ChunkWriter<'a> {
         let sum = sum(0, &label[8..]);
         label[8..12].copy_from_slice(&sum.to_be_bytes());
         self.file.write_all(&label)?;
-        self.file.write_all(&data)?;
+        self.file.write_all(data)?;
         self.plain.clear();
         let bytes = (LABEL_BYTES + data.len()) as u64;
         write_back(self.file, self.at, bytes);

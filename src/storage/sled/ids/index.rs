@@ -238,7 +238,8 @@ impl Step<'_> {
             entries.push((*id, sequence));
         }
         index.root.sealed = sequence;
-        entries.sort_unstable();
+        // Mostly ascending runs, which this joins.
+        entries.sort();
         let (seed, ordinal) = (index.root.seed, index.runs.ordinal);
         // The pieces do not overlap, so one new run is enough for all.
         let new_run = index.new_run();

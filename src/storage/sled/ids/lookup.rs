@@ -152,7 +152,7 @@ impl Known {
     }
 
     /// Begins a lookup of `ids`.
-    pub(super) fn begin(&self, ids: &[EntryId]) -> Result<Begun, Unknown> {
+    pub(super) fn begin(&mut self, ids: &[EntryId]) -> Result<Begun, Unknown> {
         if let Some(finding) = &self.damage {
             return Err(Unknown::Damaged(self.seed(), finding.clone()));
         }

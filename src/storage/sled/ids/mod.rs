@@ -21,6 +21,7 @@
 mod above;
 mod cache;
 mod check;
+mod chunk;
 mod cut;
 mod hash;
 mod head;

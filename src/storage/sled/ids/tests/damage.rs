@@ -1,5 +1,7 @@
 //! What is damaged or missing is found, and can be rebuilt.
 
+use parking_lot::Mutex;
+
 use super::{Batch, Disk, Ids, Kind, ORDINAL, Subject};
 use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
@@ -29,8 +31,8 @@ fn is_corrupt<T>(result: &Result<T, StorageError>) -> bool {
 
 fn find(disk: &Disk, ids: &[EntryId]) -> Result<usize, Unknown> {
     let index = disk.load().map_err(Unknown::Failed)?;
-    let known = index.known(index.sealed().next());
-    let found = lookup(ids, &Cache::new(1 << 20), disk, || known.begin(ids))?;
+    let known = Mutex::new(index.known(index.sealed().next()));
+    let found = lookup(ids, &Cache::new(1 << 20), disk, || known.lock().begin(ids))?;
     Ok(found.iter().flatten().count())
 }
 
