@@ -18,6 +18,7 @@ pub(crate) mod crowd;
 pub(crate) mod feed;
 pub(crate) mod guard;
 pub(crate) mod guesses;
+pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod latency;
 pub(crate) mod limits;

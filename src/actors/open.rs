@@ -14,15 +14,13 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::feed::{Feed, FeedClosed, FeedSubscription};
+use super::idle;
 use super::inbox::Inbox;
 use super::reply::{Reply, WriteFailure};
-use super::store::{StoreActor, StoreDeps, StoreHandle};
+use super::store::{StoreActor, StoreDeps, StoreHandle, WeakStoreHandle};
 use crate::core::store::Write;
-use crate::model::{Sequence, StoreId};
+use crate::model::{Sequence, StoreId, sparing};
 use crate::storage::{StorageError, StoreLog};
-
-/// The map releases memory when less than a quarter of it is used, if it has a capacity of at least this many stores.
-const SHRINK_ABOVE: usize = 1_024;
 
 /// What happens when a store is opened, before anybody gets it.
 pub(crate) trait OnOpen: Send + Sync {
@@ -44,6 +42,8 @@ pub(crate) struct OpenStores {
     /// How many were started.
     started: AtomicUsize,
     slots: Mutex<HashMap<StoreId, Slot>>,
+    /// Those that were opened since [`OpenStores::take_opened`] was called.
+    opened: Mutex<Vec<WeakStoreHandle>>,
 }
 
 enum Slot {
@@ -97,8 +97,12 @@ impl OpenStores {
         home: ArbiterHandle,
         on_open: Option<Arc<dyn OnOpen>>,
     ) -> Arc<Self> {
-        let (started, slots) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { deps, threads, home, on_open, started, slots })
+        let started = AtomicUsize::new(0);
+        let (slots, opened) = (Mutex::default(), Mutex::default());
+        let stores = Arc::new(Self { deps, threads, home, on_open, started, slots, opened });
+        // Only a thread that has stopped refuses this.
+        stores.home.spawn(idle::ask_all(Arc::downgrade(&stores)));
+        stores
     }
 
     pub(super) fn deps(&self) -> &StoreDeps {
@@ -189,7 +193,14 @@ impl OpenStores {
         if let Some(on_open) = &self.on_open {
             on_open.opened(&feed);
         }
-        StoreHandle::new(addr, feed)
+        let handle = StoreHandle::new(addr, feed);
+        self.opened.lock().push(handle.downgrade());
+        handle
+    }
+
+    /// The stores that were opened since the last call.
+    pub(super) fn take_opened(&self) -> Vec<WeakStoreHandle> {
+        std::mem::take(&mut self.opened.lock())
     }
 
     /// The store with this feed was closed.
@@ -198,10 +209,7 @@ impl OpenStores {
         let is_it = |slot: &Slot| matches!(slot, Slot::Open(open) if Arc::ptr_eq(&open.feed, feed));
         let closed = slots.get(feed.store()).is_some_and(is_it);
         let closed = closed.then(|| slots.remove(feed.store()));
-        if slots.capacity() > SHRINK_ABOVE && slots.len() < slots.capacity() / 4 {
-            let kept = slots.len() * 2;
-            slots.shrink_to(kept);
-        }
+        sparing::shrink(&mut slots);
         drop(slots);
         // This may be the last owner of its log.
         drop(closed);

@@ -40,7 +40,14 @@ pub(crate) struct Resolved {
     removals: AtomicU64,
     /// How long an answer counts.
     age_max: RwLock<Duration>,
-    stores: RwLock<HashMap<PublicKey, Found<WeakStoreHandle>>>,
+    stores: RwLock<Remembered>,
+}
+
+#[derive(Default)]
+struct Remembered {
+    of_keys: HashMap<PublicKey, Found<WeakStoreHandle>>,
+    /// When the registry was asked last, of all of them.
+    latest: Option<Instant>,
 }
 
 impl Resolved {
@@ -71,7 +78,7 @@ impl Resolved {
     /// What is known of `key`.
     pub(crate) fn get(&self, key: &PublicKey, now: Asked) -> Option<Found<StoreHandle>> {
         let stores = self.stores.read();
-        let found = stores.get(key).filter(|found| self.counts(found.asked, now))?;
+        let found = stores.of_keys.get(key).filter(|found| self.counts(found.asked, now))?;
         Some(Found { store: found.store.upgrade()?, asked: found.asked, bound: found.bound })
     }
 
@@ -86,22 +93,39 @@ impl Resolved {
     ) {
         let mut stores = self.stores.write();
         if self.removals.load(Ordering::Acquire) == asked.removals {
-            if stores.len() >= KEYS_MAX {
-                stores.clear();
+            if stores.of_keys.len() >= KEYS_MAX {
+                stores.of_keys.clear();
             }
-            stores.insert(key.clone(), Found { store: store.downgrade(), asked, bound });
+            stores.latest = stores.latest.max(Some(asked.at));
+            stores.of_keys.insert(key.clone(), Found { store: store.downgrade(), asked, bound });
         }
     }
 
     /// Forgets a store that was closed.
     pub(crate) fn forget(&self, store: &StoreHandle) {
-        self.stores.write().retain(|_, found| !found.store.is(store));
+        self.stores.write().of_keys.retain(|_, found| !found.store.is(store));
+    }
+
+    /// Releases everything, once nothing of it counts any more.
+    pub(crate) fn release(&self, now: Instant) {
+        let age_max = *self.age_max.read();
+        let counts = |latest: Instant| now.saturating_duration_since(latest) < age_max;
+        // Nobody waits for this look.
+        if self.stores.read().latest.is_none_or(counts) {
+            return;
+        }
+        let mut stores = self.stores.write();
+        if stores.latest.is_some_and(|latest| !counts(latest)) {
+            let old = std::mem::take(&mut *stores);
+            drop(stores);
+            drop(old);
+        }
     }
 
     /// A key was removed from the registry: everything that was resolved before is resolved again.
     pub(crate) fn key_removed(&self) {
         let mut stores = self.stores.write();
         self.removals.fetch_add(1, Ordering::Release);
-        stores.clear();
+        stores.of_keys.clear();
     }
 }

@@ -11,7 +11,6 @@ mod stale;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::WeakAddr;
 use actix::prelude::*;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -75,8 +74,8 @@ pub(crate) struct StoreActor {
     /// Counts the logs opened so far; an answer from an earlier one is void.
     generation: u64,
     reopening: bool,
-    /// How often it was asked whether it is idle since its last use.
-    asked: u32,
+    /// When it was found idle first since its last use.
+    idle_since: Option<Instant>,
     /// Kept between groups only to reuse its memory.
     in_group: PlacedIds,
     finishing: Vec<oneshot::Sender<()>>,
@@ -107,7 +106,7 @@ impl StoreActor {
             core,
             generation: 0,
             reopening: false,
-            asked: 0,
+            idle_since: None,
             in_group: PlacedIds::default(),
             finishing: Vec::new(),
             others: Others::default(),
@@ -119,6 +118,12 @@ impl StoreActor {
 
     fn store(&self) -> &StoreId {
         self.feed.store()
+    }
+
+    /// Nothing is in progress: gives back memory that it keeps only to use it again.
+    fn release(&mut self) {
+        self.in_group = PlacedIds::default();
+        self.core.release();
     }
 
     /// Places as many groups as may be in progress.
@@ -338,22 +343,6 @@ impl StoreActor {
     }
 }
 
-/// How often an idle store is asked before it closes.
-const IDLE_ASKS: u32 = 3;
-
-/// Asks `store` now and then whether it is idle. Not an interval of its context, which would check the timer several
-/// times for each write.
-async fn ask_whether_idle(store: WeakAddr<StoreActor>, limits: Arc<LiveLimits>) {
-    loop {
-        let period = limits.get().store_idle_timeout / (IDLE_ASKS - 1);
-        tokio::time::sleep(period).await;
-        let Some(store) = store.upgrade() else { return };
-        if store.send(StopIfIdle).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// If the storage is away, all stores try again and again.
 static NOT_YET: Seldom = Seldom::every(Duration::from_secs(5));
 
@@ -398,7 +387,6 @@ impl Actor for StoreActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.deps.metrics.stores_open.inc();
         self.follow(ctx);
-        actix::spawn(ask_whether_idle(ctx.address().downgrade(), self.deps.limits.clone()));
     }
 }
 
@@ -415,7 +403,7 @@ impl Handler<Append> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, Append { writes, lease: _lease }: Append, ctx: &mut Context<Self>) {
-        self.asked = 0;
+        self.idle_since = None;
         if self.reopening {
             let failure = WriteFailure::Definite(REOPENING.into());
             return refuse(writes.into_iter().map(|write| write.reply), &failure);
@@ -437,10 +425,16 @@ impl Handler<StopIfIdle> for StoreActor {
     type Result = ();
 
     fn handle(&mut self, _: StopIfIdle, ctx: &mut Context<Self>) {
-        self.asked = self.asked.saturating_add(1);
-        // The first of these may have come right after the use; three of them span two periods.
-        let idle = self.asked >= IDLE_ASKS && self.core.is_idle() && !self.reopening;
-        if idle && self.feed.close_if_unused() {
+        if !self.core.is_idle() || self.reopening {
+            return;
+        }
+        let now = Instant::now();
+        let Some(since) = self.idle_since else {
+            self.idle_since = Some(now);
+            return self.release();
+        };
+        let timeout = self.deps.limits.get().store_idle_timeout;
+        if now.saturating_duration_since(since) >= timeout && self.feed.close_if_unused() {
             log::debug!(store:% = self.store(); "store {}: idle, closed", self.store());
             ctx.stop();
         }

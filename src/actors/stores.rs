@@ -319,6 +319,22 @@ mod tests {
     }
 
     #[test]
+    fn a_resolved_key_is_released_once_its_answer_no_longer_counts() {
+        System::new().block_on(async {
+            let (stores, ..) = stores(Duration::from_secs(60));
+            let (key, resolved) = (PublicKey::new("alice").expect("a name"), Resolved::new(SOON));
+            let handle = stores.open(&name()).await.expect("open");
+            let now = tokio::time::Instant::now().into_std();
+            let asked = resolved.asking(now);
+            resolved.remember(&key, &handle, asked, None);
+            resolved.release(now + SOON / 2);
+            assert!(resolved.get(&key, asked).is_some_and(|found| found.store.is(&handle)));
+            resolved.release(now + SOON);
+            assert!(resolved.get(&key, asked).is_none());
+        });
+    }
+
+    #[test]
     fn a_store_that_cannot_be_opened_refuses_for_certain_and_is_tried_again() {
         System::new().block_on(async {
             let (stores, storage, _) = stores(Duration::from_secs(60));

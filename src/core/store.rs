@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::room::Room;
-use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence};
+use crate::model::{Batch, EntryId, Origin, Segment, SegmentBuilder, Sequence, sparing};
 
 /// Most groups that are placed but not yet durable. Two keep the disk busy while answers are delivered; more would make
 /// groups smaller without making anything faster.
@@ -295,7 +295,8 @@ impl<R> StoreCore<R> {
         if let Some(room) = &mut self.room {
             room.placed(&segments);
         }
-        self.placed.push_back(Placed { answers, segments: segments.clone(), written });
+        let placed = Placed { answers, segments: segments.clone(), written };
+        sparing::push_back(&mut self.placed, placed);
         segments
     }
 
@@ -358,6 +359,12 @@ impl<R> StoreCore<R> {
     /// Continues after `head`, the state of the disk after a failure.
     pub(crate) fn resume(&mut self, head: Sequence) {
         self.next = head.next();
+    }
+
+    /// Releases the memory that it keeps to use it again. Call it while nothing is in progress.
+    pub(crate) fn release(&mut self) {
+        self.waiting.shrink_to_fit();
+        self.placed.shrink_to_fit();
     }
 
     /// Whether nothing waits and nothing is in progress.

@@ -20,6 +20,7 @@ mod secret;
 mod segment;
 pub(crate) mod seldom;
 mod sequence;
+pub(crate) mod sparing;
 pub(crate) mod varint;
 
 pub use batch::Batch;

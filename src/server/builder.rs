@@ -292,7 +292,7 @@ impl Builder {
         }
         let (budget, complaints) = (Budget::new(&limits), Arc::new(Complaints::new()));
         let [strangers, token_holders] = Crowd::all(&limits, &complaints);
-        watchdog::start(&connections, &budget, &metrics, &live, &home);
+        watchdog::start(&connections, &budget, &resolved, (&metrics, &live), &home);
         let revocations = Revocations::new(self.records.clone());
         revocations.kept.start(&home, |_| {});
         usage.start(&home);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use actix::prelude::*;
 
-use super::{Append, StoreActor};
+use super::{Append, StopIfIdle, StoreActor};
 use crate::actors::feed::{Feed, FeedClosed};
 use crate::actors::reply::Reply;
 use crate::core::store::Write;
@@ -69,6 +69,12 @@ impl StoreHandle {
     /// Whether it can be used; that may change at any time.
     pub(crate) fn is_open(&self) -> bool {
         self.addr.connected() && !self.feed.is_closed()
+    }
+
+    /// Closes the store if it has been idle for long enough. A store that has no space for the question is not idle.
+    pub(crate) fn ask_whether_idle(&self) {
+        // A sender of its own: a full mailbox parks it, and nobody else.
+        let _ = self.addr.clone().try_send(StopIfIdle);
     }
 
     /// Sends writes to the store. If it was closed in the meantime they are returned, for [`Stores::append`].

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::commit::{Job, Writes};
@@ -18,6 +18,7 @@ use super::key::Ordinal;
 use super::reindex;
 use super::segments::{Layout, Reader};
 use super::shared::Shared;
+use super::storage::Opened;
 use super::tree::{self, Trees};
 use super::value::store::StoreRecord;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
@@ -35,14 +36,22 @@ const APPEND_BYTES_MAX: usize = 768 << 20;
 pub(super) struct SledLog {
     shared: Arc<Shared>,
     pub(super) writes: Arc<Writes>,
+    opened: Arc<Mutex<Opened>>,
+}
+
+impl Drop for SledLog {
+    fn drop(&mut self) {
+        self.opened.lock().closed(&self.writes);
+    }
 }
 
 impl SledLog {
-    /// Reads the necessary data of `store` from disk: its end, and what is known about its ids.
+    /// Reads the necessary data of `store` from disk: its end, and what is known about its ids. `opened` is told when this
+    /// is dropped.
     pub(super) fn load(
         shared: &Arc<Shared>,
         cache: &Arc<Cache>,
-        store: &StoreId,
+        (store, opened): (&StoreId, Arc<Mutex<Opened>>),
     ) -> Result<Self, StorageError> {
         // This comes first: from then on, the outcome of a failed write is known.
         let generation = shared.queue.generation()?;
@@ -57,7 +66,7 @@ impl SledLog {
             }
         }
         let writes = Writes::new(store.clone(), generation, end, (size, swept_bytes), ids);
-        Ok(Self { shared: shared.clone(), writes: Arc::new(writes) })
+        Ok(Self { shared: shared.clone(), writes: Arc::new(writes), opened })
     }
 
     /// How many ids are in memory.

@@ -15,7 +15,7 @@ use super::scrub;
 use super::tree;
 use super::used_keys::SledUsedKeys;
 use super::value::store::StoreRecord;
-use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId};
+use crate::model::{EntryId, Observed, RemoteId, Sequence, StoreId, sparing};
 use crate::storage::{
     Compacted, ErasedReport, Figure, Keep, MadeAgain, Snapshot, Storage, StorageError, StoreLog,
     StoreSize, UsedKeys, Work,
@@ -26,7 +26,8 @@ use crate::storage::{
 const IDS_BYTES_MAX: usize = 32 << 20;
 /// The text for clients. The log says more.
 const DISK_IS_FULL: &str = "the disk is nearly full, and takes no entries until it has room";
-/// Closed stores are dropped from the map whenever it has twice as many stores as before, or this many.
+/// Stores that could not be dropped from the map when they were closed are dropped whenever it has twice as many stores as
+/// before, or this many.
 const FORGET_ABOVE_MIN: usize = 1_024;
 
 /// The logs of all stores in one data directory.
@@ -34,12 +35,14 @@ pub struct SledStorage {
     pub(super) database: Database,
     cache: Arc<ids::Cache>,
     used_keys: SledUsedKeys,
-    opened: Mutex<Opened>,
+    opened: Arc<Mutex<Opened>>,
 }
 
-struct Opened {
-    /// The writing side of the last log object of each store. It is locked while the store is being opened.
-    logs: HashMap<StoreId, Arc<Mutex<Weak<Writes>>>>,
+/// The writing side of the last log object of a store. It is locked while the store is being opened.
+type Slot = Arc<Mutex<Weak<Writes>>>;
+
+pub(super) struct Opened {
+    logs: HashMap<StoreId, Slot>,
     forget_above: usize,
 }
 
@@ -49,7 +52,7 @@ impl SledStorage {
         let opened = Opened { logs: HashMap::new(), forget_above: FORGET_ABOVE_MIN };
         let cache = Arc::new(ids::Cache::new(IDS_BYTES_MAX));
         let used_keys = SledUsedKeys::new(database.clone());
-        Self { database, cache, used_keys, opened: Mutex::new(opened) }
+        Self { database, cache, used_keys, opened: Arc::new(Mutex::new(opened)) }
     }
 
     pub(super) fn load(&self, store: &StoreId) -> Result<SledLog, StorageError> {
@@ -59,22 +62,40 @@ impl SledStorage {
             earlier.retire();
         }
         let shared = self.database.shared();
-        let log = shared.noting(store, || SledLog::load(shared, &self.cache, store))?;
+        let log = shared
+            .noting(store, || SledLog::load(shared, &self.cache, (store, self.opened.clone())))?;
         *current = Arc::downgrade(&log.writes);
         Ok(log)
+    }
+
+    /// Of how many stores it knows a log object.
+    #[cfg(test)]
+    pub(super) fn logs(&self) -> usize {
+        self.opened.lock().logs.len()
     }
 }
 
 impl Opened {
-    fn entry(&mut self, store: &StoreId) -> Arc<Mutex<Weak<Writes>>> {
+    fn entry(&mut self, store: &StoreId) -> Slot {
         if self.logs.len() >= self.forget_above {
-            let in_use = |slot: &Arc<Mutex<Weak<Writes>>>| {
-                Arc::strong_count(slot) > 1 || slot.lock().strong_count() > 0
-            };
+            let in_use =
+                |slot: &Slot| Arc::strong_count(slot) > 1 || slot.lock().strong_count() > 0;
             self.logs.retain(|_, slot| in_use(slot));
             self.forget_above = (self.logs.len() * 2).max(FORGET_ABOVE_MIN);
         }
         self.logs.entry(store.clone()).or_default().clone()
+    }
+
+    /// The log object with these `writes` is dropped. Unless some of them are in progress, which whoever opens the store
+    /// next has to wait for, or somebody is opening it now, nothing of it stays.
+    pub(super) fn closed(&mut self, writes: &Arc<Writes>) {
+        let is_last = |slot: &Slot| {
+            Arc::strong_count(slot) == 1 && slot.lock().as_ptr() == Arc::as_ptr(writes)
+        };
+        if Arc::strong_count(writes) == 1 && self.logs.get(&writes.store).is_some_and(is_last) {
+            self.logs.remove(&writes.store);
+            sparing::shrink(&mut self.logs);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::queue::Answer;
-use crate::model::{Segment, Sequence, StoreId};
+use crate::model::{Segment, Sequence, StoreId, sparing};
 use crate::storage::sled::ends::{End, Ends, Hashing};
 use crate::storage::sled::ids::Ids;
 use crate::storage::witness::FrameSalt;
@@ -167,7 +167,7 @@ impl Writes {
         segments.iter().for_each(|segment| self.ids.push_segment(segment));
         state.appended = segments.last().map_or(state.appended, Segment::last);
         segments.splice(..0, std::mem::take(&mut state.before_first));
-        state.pending.push_back((segments, answer));
+        sparing::push_back(&mut state.pending, (segments, answer));
         !std::mem::replace(&mut state.queued, true)
     }
 

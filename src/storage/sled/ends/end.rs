@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::Ends;
 use crate::model::limits::SEGMENT_BYTES_TARGET;
-use crate::model::{Segment, Sequence, StoreId};
+use crate::model::{Segment, Sequence, StoreId, sparing};
 use crate::storage::sled::ids::Ids;
 use crate::storage::sled::key::Ordinal;
 use crate::storage::sled::segments::Layout;
@@ -267,7 +267,8 @@ impl End {
         for segment in segments {
             bytes += segment.records().len() as u64;
             tail.entries += segment.len() as u64;
-            tail.pieces.push_back(Piece { segment, hashing: hashing.clone(), time_ms });
+            let piece = Piece { segment, hashing: hashing.clone(), time_ms };
+            sparing::push_back(&mut tail.pieces, piece);
         }
         tail.bytes += bytes;
         if tail.ids.is_none() {

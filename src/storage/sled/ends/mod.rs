@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::budget::Budget;
 use super::key::Ordinal;
 use super::trimmed::Trimmed;
-use crate::model::{Segment, Sequence, StoreId};
+use crate::model::{Segment, Sequence, StoreId, sparing};
 
 /// The ends of all stores that are open, or have entries that are not in the tree.
 #[derive(Debug)]
@@ -171,6 +171,7 @@ impl Ends {
         // Somebody may have asked for it in between, and got another one.
         if state.ends.get(&ordinal).is_some_and(|end| end.strong_count() == 0) {
             state.ends.remove(&ordinal);
+            sparing::shrink(&mut state.ends);
         }
     }
 }

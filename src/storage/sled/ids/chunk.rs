@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use super::hash::Seed;
-use crate::model::{EntryId, Sequence};
+use crate::model::{EntryId, Sequence, sparing};
 
 /// Ids of a chunk.
 pub(super) const CHUNK_IDS: usize = 1 << POSITION_BITS >> 1;
@@ -90,7 +90,8 @@ impl Chunk {
     pub(super) fn new(first: Sequence, ids: usize) -> Self {
         Self {
             first,
-            ids: Vec::with_capacity(ids),
+            // Most stores have few entries: nothing is reserved for more.
+            ids: Vec::with_capacity(ids.max(1)),
             range: None,
             runs: VecDeque::new(),
             old: None,
@@ -118,7 +119,7 @@ impl Chunk {
                 let is_short = last.is_some_and(|run| run.count < RUN_IDS_MIN);
                 self.end_runs(if is_short { 0 } else { RUNS_MAX - 1 });
                 let (start, range) = (self.ids.len(), IdRange::of(at));
-                self.runs.push_back(Run { start, count: 1, range });
+                sparing::push_back(&mut self.runs, Run { start, count: 1, range });
             }
         }
         self.ids.push(id);

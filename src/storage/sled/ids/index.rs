@@ -130,6 +130,12 @@ impl Index {
         Ok(Self { stale: stale.collect::<Result<_, _>>()?, ..Self::new(ordinal) })
     }
 
+    /// Whether the database has nothing of it, and nothing has to be removed there: then it need not be kept.
+    pub(super) fn is_blank(&self) -> bool {
+        let Root { sealed, sections, freed, .. } = &self.root;
+        *sealed == Sequence::ZERO && *sections == 0 && freed.is_empty() && self.stale.is_empty()
+    }
+
     /// The last entry whose id is in a section.
     pub(crate) const fn sealed(&self) -> Sequence {
         self.root.sealed

@@ -44,6 +44,8 @@ pub(crate) struct Ids {
 enum Loaded {
     /// To be read from the database.
     Unknown,
+    /// In this generation the database has nothing, as for most stores: they have too few ids.
+    Blank(u64),
     /// As in this generation of the database.
     Known(u64, Box<Index>),
     /// In this generation it cannot be read.
@@ -61,7 +63,7 @@ impl Ids {
         gaps: Gaps,
     ) -> Self {
         let known = index.known(gaps.place(next.prev()).next());
-        Self::with(cache, known, Loaded::Known(generation, Box::new(index)), gaps)
+        Self::with(cache, known, Loaded::of(generation, index), gaps)
     }
 
     /// For a store without entries.
@@ -200,12 +202,16 @@ impl Ids {
     ) -> Result<Option<Staged>, StorageError> {
         let to = self.place(to);
         let mut loaded = self.index.lock();
-        if loaded.generation() != Some(generation) {
+        let is_blank = matches!(*loaded, Loaded::Blank(_)) && self.known.lock().is_due(to);
+        if is_blank || loaded.generation() != Some(generation) {
             *loaded = self.load(to, generation, load)?;
         }
         let Loaded::Known(_, index) = &mut *loaded else { return Ok(None) };
         let ids = self.known.lock().to_seal(to);
         if ids.is_none() && !index.owes() {
+            if index.is_blank() {
+                *loaded = Loaded::Blank(generation);
+            }
             return Ok(None);
         }
         index.check_freed(slots);
@@ -250,7 +256,7 @@ impl Ids {
         let to = self.place(to);
         let is_due = || self.known.lock().is_due(to);
         match &*self.index.lock() {
-            Loaded::Unknown => is_due(),
+            Loaded::Unknown | Loaded::Blank(_) => is_due(),
             Loaded::Known(_, index) => is_due() || index.owes(),
             Loaded::Damaged(_) => false,
         }
@@ -267,6 +273,12 @@ impl Ids {
         *self.index.lock() = Loaded::Unknown;
     }
 
+    /// Whether the index is in memory.
+    #[cfg(test)]
+    pub(crate) fn keeps_index(&self) -> bool {
+        matches!(*self.index.lock(), Loaded::Known(..))
+    }
+
     /// How many ids are in memory, including those that were passed on.
     #[cfg(test)]
     pub(crate) fn in_memory(&self) -> usize {
@@ -275,10 +287,20 @@ impl Ids {
 }
 
 impl Loaded {
+    fn of(generation: u64, index: Index) -> Self {
+        if index.is_blank() {
+            Self::Blank(generation)
+        } else {
+            Self::Known(generation, Box::new(index))
+        }
+    }
+
     const fn generation(&self) -> Option<u64> {
         match self {
             Self::Unknown => None,
-            Self::Known(generation, _) | Self::Damaged(generation) => Some(*generation),
+            Self::Blank(generation) | Self::Known(generation, _) | Self::Damaged(generation) => {
+                Some(*generation)
+            }
         }
     }
 }

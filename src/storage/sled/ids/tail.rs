@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::chunk::{CHUNK_IDS, Chunk};
-use crate::model::{EntryId, Sequence};
+use crate::model::{EntryId, Sequence, sparing};
 
 /// A chunk in which no more than this fraction is unsealed is rebuilt from that fraction.
 const KEPT_PART_MAX: usize = 4;
@@ -31,7 +31,7 @@ impl Tail {
         if full {
             // After a full one there are likely to be as many again.
             let ids = if self.chunks.is_empty() { 0 } else { CHUNK_IDS };
-            self.chunks.push_back(Chunk::new(self.next, ids));
+            sparing::push_back(&mut self.chunks, Chunk::new(self.next, ids));
         }
         self.chunks.back_mut().into_iter().for_each(|chunk| chunk.push(id));
         self.next = self.next.next();

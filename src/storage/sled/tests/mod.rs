@@ -127,6 +127,19 @@ fn fresh_ids_and_recent_ones_need_no_disk() {
 }
 
 #[test]
+fn nothing_stays_of_a_log_that_was_dropped() {
+    let subject = OnDisk::new();
+    let open = |name: &str| subject.storage().open(&store(name)).expect("open");
+    let (first, other) = (open("a"), open("b"));
+    let again = open("a");
+    assert_eq!(subject.sled().logs(), 2);
+    drop((first, other));
+    assert_eq!(subject.sled().logs(), 1, "the last object of a store counts");
+    drop(again);
+    assert_eq!(subject.sled().logs(), 0);
+}
+
+#[test]
 fn bytes_are_those_of_the_records() {
     let mut subject = OnDisk::new();
     let log = subject.storage().open(&store("a")).expect("open");

@@ -125,6 +125,21 @@ fn nothing_is_sealed_before_there_is_enough_and_never_what_is_not_durable() {
 }
 
 #[test]
+fn an_index_is_kept_in_memory_only_once_it_has_something() {
+    let (mut opened, mut made) = (Opened::new(), Made::new(7));
+    opened.push(made.take(Kind::Fresh, SEAL_IDS_MIN - 1));
+    assert!(!opened.stage(Outcome::Settled) && !opened.ids.keeps_index());
+    opened.push(made.take(Kind::Fresh, 1));
+    assert!(opened.stage(Outcome::Settled) && opened.ids.keeps_index());
+    opened.check();
+    let next = opened.head().next();
+    let load = |disk: &Disk| disk.load().expect("an index");
+    let known = |index| Ids::new(index, next, 0, Arc::new(Cache::new(0)), Gaps::default());
+    assert!(known(load(&opened.disk.borrow())).keeps_index());
+    assert!(!known(load(&Disk::default())).keeps_index());
+}
+
+#[test]
 fn another_store_knows_nothing_of_them() {
     let (mut opened, mut made) = (Opened::new(), Made::new(7));
     opened.push(made.take(Kind::Fresh, SEAL_IDS_MIN));
