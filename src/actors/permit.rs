@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::session::checks::{is_allowed, is_proved};
+use super::session::checks::{is_allowed, is_proved, is_still_unbound};
 use super::session::refusal::Refusal;
 use super::session::shared::Shared;
 use super::session::wire::Names;
@@ -60,13 +60,14 @@ impl Permit {
         let heard = shared.stores.heard().unwrap_or_default();
         let asked = shared.resolved.asking(Instant::now().into_std());
         let found = shared.resolved.get(&names.key, asked);
-        let is_proof_known = |found: &Found<_>| found.bound.is_some() && found.bound == names.proof;
+        let is_proof_known = |found: &Found<_>| found.bound == names.proof;
         if !found.as_ref().is_some_and(is_proof_known) {
             is_proved(shared, names).await?;
         }
         let known = found.map(|found| found.store);
         let is_new = known.is_none();
         let found = is_allowed(shared, caller, names, batch, known).await?;
+        is_still_unbound(shared, names, is_new).await?;
         if is_new {
             shared.resolved.remember(&names.key, &found, asked, names.proof);
         }

@@ -30,7 +30,7 @@ pub(crate) struct Asked {
 pub(crate) struct Found<S> {
     pub(crate) store: S,
     pub(crate) asked: Asked,
-    /// The signing key that it is bound to, if a connection has proved to hold that.
+    /// What its requests must prove to hold: the signing key that it is bound to; `None` if it is bound to none.
     pub(crate) bound: Option<SigningKey>,
 }
 
@@ -82,8 +82,8 @@ impl Resolved {
         Some(Found { store: found.store.upgrade()?, asked: found.asked, bound: found.bound })
     }
 
-    /// Remembers the store of `key`, unless a key was removed since it was `asked`. `bound` is its signing key, if it was
-    /// looked up since then.
+    /// Remembers the store of `key`, unless a key was removed since it was `asked`. `bound` is its signing key, or `None`
+    /// if it has none; it was looked up since then.
     pub(crate) fn remember(
         &self,
         key: &PublicKey,

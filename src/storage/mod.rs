@@ -13,6 +13,9 @@ pub(crate) mod archive;
 #[cfg(feature = "sled")]
 #[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
 pub(crate) mod commit_log;
+#[cfg(feature = "sled")]
+#[expect(clippy::disallowed_methods, reason = "files are its trade, and it waits for disks")]
+mod direct;
 mod erased;
 mod heard;
 #[cfg(any(feature = "sled", feature = "postgres"))]

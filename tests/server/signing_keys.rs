@@ -13,11 +13,13 @@ use eventlog_server::services::identities::{
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::memory::MemoryStorage;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::support::key;
 use crate::support::rpc::{DEFAULT, RpcSocket, framed_entry};
 use crate::support::server::TestServer;
+use crate::support::socket::Socket;
+use crate::support::{batch, entry, key};
 
 /// Replaces at once, and answers when it may.
 struct Slow {
@@ -27,6 +29,8 @@ struct Slow {
     fails: AtomicBool,
     /// How often it was asked for a signing key.
     asked: AtomicUsize,
+    /// Binds this one behind the next answer.
+    binds_next: Mutex<Option<SigningKey>>,
 }
 
 impl Identities for Slow {
@@ -43,7 +47,14 @@ impl Identities for Slow {
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        self.inner.get(key)
+        let binds = self.binds_next.lock().take();
+        Box::pin(async move {
+            let answer = self.inner.get(key).await;
+            if let Some(signing_key) = binds {
+                self.inner.bind(key, &signing_key).await?;
+            }
+            answer
+        })
     }
 
     fn replace<'a>(
@@ -74,6 +85,7 @@ async fn start() -> (TestServer, Arc<Slow>) {
         answers: Semaphore::new(0),
         fails: AtomicBool::new(false),
         asked: AtomicUsize::new(0),
+        binds_next: Mutex::new(None),
     });
     let (storage, registry) = (Arc::new(MemoryStorage::new()), Arc::new(MemoryRegistry::new()));
     let builder = Server::builder(storage, registry, Arc::new(AllowAll));
@@ -129,4 +141,32 @@ async fn a_replaced_signing_key_is_out_at_once_also_beside_other_keys_of_its_con
     let refused = client.write("alice", &[framed_entry("E", "", b"")]).await;
     assert_eq!(refused.expect_err("another one holds it").code, ErrorCode::Forbidden);
     client.write("bob", &[framed_entry("E", "", b"")]).await.expect("acknowledged");
+}
+
+/// Nor does one whose key has none, which would ask for each write.
+#[tokio::test]
+async fn a_key_without_a_signing_key_is_looked_up_once_for_many_writes() {
+    let (server, slow) = start().await;
+    let mut client = Socket::connect(&server.url()).await;
+    for n in 0..10 {
+        client.write(&key("alice"), n, &batch(&[entry("E", "", b"")])).await;
+        client.next_ack().await;
+    }
+    // Before the key was used here, and after.
+    assert_eq!(slow.asked.load(Ordering::SeqCst), 2);
+
+    slow.answers.add_permits(1);
+    server.server.pin(&key("alice"), &[9; 32]).await.expect("pinned");
+    client.write(&key("alice"), 11, &batch(&[entry("E", "", b"")])).await;
+    assert!(client.next_answer().await.is_err(), "it needs its proof now");
+}
+
+/// Whoever binds it finds that the key was not used, and tells nobody.
+#[tokio::test]
+async fn a_signing_key_that_is_bound_during_the_first_write_without_one_counts() {
+    let (server, slow) = start().await;
+    let mut client = Socket::connect(&server.url()).await;
+    *slow.binds_next.lock() = Some([9; 32]);
+    client.write(&key("alice"), 1, &batch(&[entry("E", "", b"")])).await;
+    assert!(client.next_answer().await.is_err(), "it needs its proof now");
 }

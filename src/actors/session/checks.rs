@@ -174,6 +174,17 @@ pub(crate) async fn is_proved(shared: &Arc<Shared>, names: &Names) -> Result<(),
     }
 }
 
+/// Whether a key without a signing key, which may be used for the first time if it `is_new` here, still has none.
+/// Whoever binds one tells the connections only if the key was used: so it is noted first that it is used, and then
+/// looked up once more, before the answer is remembered.
+pub(crate) async fn is_still_unbound(
+    shared: &Arc<Shared>,
+    names: &Names,
+    is_new: bool,
+) -> Result<(), Refusal> {
+    if is_new && names.proof.is_none() { is_proved(shared, names).await } else { Ok(()) }
+}
+
 /// The store of the key according to the caller's proof, once it is authorized.
 async fn and_store(
     shared: &Arc<Shared>,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::checks::{is_proved, may_be, may_read, may_write};
+use super::checks::{is_proved, is_still_unbound, may_be, may_read, may_write};
 use super::clock::Clock;
 use super::refusal::Refusal;
 use super::wire::{Identify, LargeWrite, Names, Request, Subscribe, Wire, Write};
@@ -236,12 +236,15 @@ impl<W: Wire> Session<W> {
                 let (asked, known) = self.known_store(&write.names);
                 Checking::new(write.batch.bytes(), async move {
                     let (names, batch) = (&write.names, &write.batch);
-                    let proved =
-                        if asked.proved { Ok(()) } else { is_proved(&shared, names).await };
-                    let store = match proved {
-                        Ok(()) => may_write(&shared, &caller, names, batch, known).await,
-                        Err(refusal) => Err(refusal),
+                    let store = async {
+                        if !asked.proved {
+                            is_proved(&shared, names).await?;
+                        }
+                        let is_new = known.is_none();
+                        let store = may_write(&shared, &caller, names, batch, known).await?;
+                        is_still_unbound(&shared, names, is_new).await.map(|()| store)
                     };
+                    let store = store.await;
                     Checked::Write(write, asked, store)
                 })
             }
@@ -278,9 +281,8 @@ impl<W: Wire> Session<W> {
         }
         match resolved.get(key, now) {
             Some(Found { store, asked, bound }) => {
-                let proved = bound.is_some() && bound == names.proof;
-                let remembered = proved || names.proof.is_none();
-                (Asked { when: asked, remembered, proved, heard }, Some(store))
+                let proved = bound == names.proof;
+                (Asked { when: asked, remembered: proved, proved, heard }, Some(store))
             }
             None => (Asked { when: now, remembered: false, proved: false, heard }, None),
         }

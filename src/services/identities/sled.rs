@@ -24,8 +24,8 @@ impl SledIdentities {
         Self { bound: DurableMap::new(database, Keyspace::Identities) }
     }
 
-    fn find(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
-        let bound = self.bound.get(key.as_str()).map_err(IdentityError::unavailable)?;
+    async fn find(&self, key: &PublicKey) -> Result<Option<SigningKey>, IdentityError> {
+        let bound = self.bound.get(key.as_str()).await.map_err(IdentityError::unavailable)?;
         let malformed = |_| IdentityError::unavailable("a signing key on disk is malformed");
         bound.map(|bound| SigningKey::try_from(&*bound).map_err(malformed)).transpose()
     }
@@ -36,7 +36,7 @@ impl SledIdentities {
         signing_key: Option<&SigningKey>,
     ) -> Result<Option<SigningKey>, IdentityError> {
         let change = self.bound.change(key.as_str()).await;
-        let before = self.find(key)?;
+        let before = self.find(key).await?;
         let changed = match signing_key {
             Some(signing_key) => change.insert(signing_key).await,
             None if before.is_some() => change.remove().await,
@@ -52,7 +52,7 @@ impl SledIdentities {
         signing_key: &SigningKey,
     ) -> Result<(), IdentityError> {
         let change = self.bound.change(key.as_str()).await;
-        match self.find(key)? {
+        match self.find(key).await? {
             Some(bound) if bound == *signing_key => Ok(()),
             Some(_) => Err(IdentityError::BoundToAnother { key: key.clone() }),
             None => {
@@ -76,7 +76,7 @@ impl Identities for SledIdentities {
         &'a self,
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<SigningKey>, IdentityError>> {
-        async move { self.find(key) }.boxed()
+        self.find(key).boxed()
     }
 
     fn replace<'a>(

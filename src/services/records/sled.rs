@@ -30,14 +30,15 @@ impl SledRecords {
 
     async fn remove_once(&self, name: &str) -> Result<(), RecordsUnavailable> {
         let change = self.values.change(name).await;
-        if self.values.get(name).map_err(RecordsUnavailable::new)?.is_none() {
+        if self.values.get(name).await.map_err(RecordsUnavailable::new)?.is_none() {
             return Ok(());
         }
         change.remove().await.map_err(RecordsUnavailable::new)
     }
 
-    fn page(&self, after: &str, count: usize) -> Result<Vec<Record>, RecordsUnavailable> {
-        let rows = self.values.page(Some(after), count).map_err(RecordsUnavailable::new)?;
+    async fn page(&self, after: &str, count: usize) -> Result<Vec<Record>, RecordsUnavailable> {
+        let rows = self.values.page(Some(after.as_bytes()), count).await;
+        let rows = rows.map_err(RecordsUnavailable::new)?;
         let record = |(name, value): &(::sled::IVec, ::sled::IVec)| {
             let name = std::str::from_utf8(name);
             let name = name.map_err(|_| RecordsUnavailable::new("a name on disk is not text"))?;
@@ -65,7 +66,7 @@ impl Records for SledRecords {
         after: &'a str,
         count: usize,
     ) -> BoxFuture<'a, Result<Vec<Record>, RecordsUnavailable>> {
-        async move { self.page(after, count) }.boxed()
+        self.page(after, count).boxed()
     }
 }
 

@@ -31,15 +31,15 @@ impl SledRegistry {
         Self { stores: DurableMap::new(database, Keyspace::Registry) }
     }
 
-    fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, RegistryError> {
-        let value = self.stores.get(key.as_str());
+    async fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, RegistryError> {
+        let value = self.stores.get(key.as_str()).await;
         let value = value.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         value.map(|value| store_id(key, &value)).transpose()
     }
 
     async fn assign_once(&self, key: &PublicKey, store: &StoreId) -> Result<(), RegistryError> {
         let change = self.stores.change(key.as_str()).await;
-        match self.find(key)? {
+        match self.find(key).await? {
             Some(other) if other != *store => {
                 Err(RegistryError::AlreadyAssigned { key: key.clone(), store: other })
             }
@@ -53,18 +53,18 @@ impl SledRegistry {
 
     async fn remove_once(&self, key: &PublicKey) -> Result<StoreId, RegistryError> {
         let change = self.stores.change(key.as_str()).await;
-        let store = self.find(key)?.ok_or_else(|| RegistryError::not_mapped(key))?;
+        let store = self.find(key).await?.ok_or_else(|| RegistryError::not_mapped(key))?;
         let removed = change.remove().await;
         removed.map_err(|error| RegistryError::unavailable(Some(key), error))?;
         Ok(store)
     }
 
-    fn page(
+    async fn page(
         &self,
         after: Option<&PublicKey>,
         count: usize,
     ) -> Result<Vec<(PublicKey, StoreId)>, RegistryError> {
-        let rows = self.stores.page(after.map(PublicKey::as_str), count);
+        let rows = self.stores.page(after.map(|key| key.as_str().as_bytes()), count).await;
         let rows = rows.map_err(|error| RegistryError::unavailable(None, error))?;
         rows.iter().map(|(key, value)| mapping(key, value)).collect()
     }
@@ -86,7 +86,7 @@ fn store_id(key: &PublicKey, value: &[u8]) -> Result<StoreId, RegistryError> {
 
 impl StoreRegistry for SledRegistry {
     fn resolve<'a>(&'a self, key: &'a PublicKey) -> BoxFuture<'a, Result<StoreId, RegistryError>> {
-        async move { self.find(key)?.ok_or_else(|| RegistryError::not_mapped(key)) }.boxed()
+        async move { self.find(key).await?.ok_or_else(|| RegistryError::not_mapped(key)) }.boxed()
     }
 
     fn assign<'a>(
@@ -106,7 +106,7 @@ impl StoreRegistry for SledRegistry {
         after: Option<&'a PublicKey>,
         count: usize,
     ) -> BoxFuture<'a, Result<Vec<(PublicKey, StoreId)>, RegistryError>> {
-        async move { self.page(after, count) }.boxed()
+        self.page(after, count).boxed()
     }
 }
 

@@ -16,8 +16,10 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::storage::commit_log::{FoundFrame, Position};
+use crate::storage::direct::DirectReader;
 use crate::storage::slot::{sum, u32_at, u64_at};
 
 const SKIPPED: [u8; 8] = [0x51, 0x2a, 0x4d, 0x18, 32, 0, 0, 0];
@@ -147,6 +149,8 @@ fn frame_head(frame: &FoundFrame<'_>) -> [u8; FRAME_HEAD_BYTES] {
 /// Reads the chunks of a file.
 pub(super) struct ChunkReader<'a> {
     file: &'a File,
+    /// The same file, for reading without the page cache.
+    direct: Option<DirectReader>,
     at: u64,
     data: Vec<u8>,
     plain: Vec<u8>,
@@ -173,7 +177,14 @@ impl<'a> ChunkReader<'a> {
     /// Reads from `at` on.
     pub(super) fn new(file: &'a File, at: u64) -> io::Result<Self> {
         let decompressor = zstd::bulk::Decompressor::new()?;
-        Ok(Self { file, at, data: Vec::new(), plain: Vec::new(), decompressor, fault: false })
+        let (direct, data, plain) = (None, Vec::new(), Vec::new());
+        Ok(Self { file, direct, at, data, plain, decompressor, fault: false })
+    }
+
+    /// Reads without the page cache where possible, through the file at this path, which is the same.
+    pub(super) fn past_cache(mut self, path: &Path) -> Self {
+        self.direct = DirectReader::open(path).ok();
+        self
     }
 
     /// Whether something was skipped between the last returned chunk and the end.
@@ -203,12 +214,13 @@ impl<'a> ChunkReader<'a> {
     }
 
     /// The label at `at` before a chunk, if it is undamaged, and the chunk is within the file.
-    fn label(&self, end: u64) -> Option<Label> {
+    fn label(&mut self, end: u64) -> Option<Label> {
         let mut label = [0; LABEL_BYTES];
         let left = end - self.at;
-        if left < LABEL_BYTES as u64 || self.file.read_exact_at(&mut label, self.at).is_err() {
+        if left < LABEL_BYTES as u64 {
             return None;
         }
+        read(self.file, &mut self.direct, &mut label, self.at).ok()?;
         let bytes = &label[8..];
         let label = Label {
             data_sum: u32_at(bytes, 4),
@@ -222,7 +234,7 @@ impl<'a> ChunkReader<'a> {
 
     fn load(&mut self, start: u64, label: &Label) -> Option<()> {
         self.data.resize(label.data_bytes, 0);
-        self.file.read_exact_at(&mut self.data, start).ok()?;
+        read(self.file, &mut self.direct, &mut self.data, start).ok()?;
         if crc32fast::hash(&self.data) != label.data_sum {
             return None;
         }
@@ -250,6 +262,20 @@ impl<'a> ChunkReader<'a> {
         }
         end
     }
+}
+
+/// Reads past the page cache, or, where that fails, through `file`.
+fn read(
+    file: &File,
+    direct: &mut Option<DirectReader>,
+    bytes: &mut [u8],
+    at: u64,
+) -> io::Result<()> {
+    if direct.as_mut().is_some_and(|direct| direct.read_exact_at(bytes, at).is_ok()) {
+        return Ok(());
+    }
+    *direct = None;
+    file.read_exact_at(bytes, at)
 }
 
 /// The frames of a chunk.

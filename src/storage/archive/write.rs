@@ -117,10 +117,10 @@ impl Archive {
     }
 }
 
-/// Reads all frames.
+/// Reads all frames from the disk.
 fn read_back(path: &Path) -> std::io::Result<Written> {
     let file = File::open(path)?;
-    let mut chunks = ChunkReader::new(&file, HEAD_BYTES)?;
+    let mut chunks = ChunkReader::new(&file, HEAD_BYTES)?.past_cache(path);
     let mut read = Written::default();
     while let Some(chunk) = chunks.next()? {
         chunk.frames.for_each(|frame| read.add(frame));

@@ -17,10 +17,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::acked::FileNotes;
 use super::block::BLOCK_BYTES;
-use super::direct::{self, Aligned};
 use super::header::Header;
 use super::seam::{self, LogStep};
 use super::{FinishedFile, Generation, LogOptions, Position, folder};
+use crate::storage::direct::{self, Aligned};
 
 /// The size of the first file that is made because there is no spare one: it takes some milliseconds, and most logs
 /// that are opened need no more.

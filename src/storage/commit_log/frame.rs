@@ -11,7 +11,7 @@
 
 use super::Position;
 use super::block::{BLOCK_BYTES, HEAD_BYTES, Label, PAYLOAD_BYTES, Seal};
-use super::direct::Aligned;
+use crate::storage::direct::Aligned;
 use crate::storage::slot::u64_at;
 
 /// Bytes of a frame's first payload before the body.

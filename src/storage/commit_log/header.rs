@@ -21,8 +21,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::block::{BLOCK_BYTES, Seal};
-use super::direct::{self, Aligned};
 use super::{DamageKind, Generation, Position};
+use crate::storage::direct::{self, Aligned};
 use crate::storage::slot::{self, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"evlogwal";

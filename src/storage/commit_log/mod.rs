@@ -18,7 +18,6 @@
 mod acked;
 mod block;
 mod damage;
-mod direct;
 mod files;
 mod finished;
 mod folder;

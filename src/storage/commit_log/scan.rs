@@ -9,10 +9,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::block::{BLOCK_BYTES, Block, Label, Seal};
-use super::direct::{self, Aligned};
 use super::frame::Taking;
 use super::header::Header;
 use super::{DamageKind, Position};
+use crate::storage::direct::{self, Aligned};
 
 /// How many blocks are read at once.
 const WINDOW_BLOCKS: u32 = 1_024;

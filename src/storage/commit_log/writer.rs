@@ -10,12 +10,12 @@ use std::os::unix::fs::FileExt;
 
 use super::acked::Acked;
 use super::block::{BLOCK_BYTES, Seal};
-use super::direct::{self, Aligned};
 use super::files::{Begun, LogFiles};
 use super::frame::{Frame, blocks_for};
 use super::scan::{Fault, FileScan, Next};
 use super::seam::{self, LogStep};
 use super::{BODY_BYTES_MAX, DamageKind, Position, folder};
+use crate::storage::direct::{self, Aligned};
 
 /// Appends to a log. There is only one.
 pub(crate) struct LogWriter {

@@ -19,7 +19,7 @@ use super::erasures;
 use super::files::Files;
 use super::keyspace::Keyspace;
 use super::open;
-use super::ops::{Ops, VALUE_BYTES_MAX};
+use super::ops::{self, Ops, VALUE_BYTES_MAX};
 use super::options::{DatabaseOptions, OpenError, OpenFailure};
 use super::rebuild;
 use super::renew::{self, Renewed};
@@ -309,6 +309,11 @@ impl Database {
     /// A table to read. While sled is being reopened, this blocks for at most two seconds and then fails.
     pub(crate) fn tree(&self, keyspace: Keyspace) -> Result<Tree, StorageError> {
         self.owner.shared.table(keyspace)
+    }
+
+    /// Whether reading a table would block now: because sled is being written to, or opened again.
+    pub(crate) fn blocks_reads(&self) -> bool {
+        ops::is_locked() || self.owner.shared.access.is_missing()
     }
 
     /// Queues `ops` and resolves when they are durable, or when that failed. They are stored whole or not at all.

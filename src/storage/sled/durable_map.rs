@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::database::Database;
 use super::keyspace::Keyspace;
 use super::ops::Ops;
+use super::tables::Tree;
 use crate::storage::{AppendError, StorageError};
 
 /// How many changes may be in progress at once.
@@ -26,7 +27,7 @@ const COUNTED_AT_ONCE: usize = 1_024;
 type Change = Shared<BoxFuture<'static, Result<(), AppendError>>>;
 
 /// Maps texts to bytes, at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX) each. Shows what is durable. Reads take a
-/// moment of disk time if the page is not in memory.
+/// moment of disk time if the page is not in memory; while sled is being written to, another thread waits for it.
 pub(crate) struct DurableMap {
     database: Database,
     keyspace: Keyspace,
@@ -50,36 +51,44 @@ impl DurableMap {
     }
 
     /// The value of `key`.
-    pub(crate) fn get(&self, key: &str) -> Result<Option<IVec>, StorageError> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<IVec>, StorageError> {
+        if self.database.blocks_reads() {
+            let key = key.to_owned();
+            return self.read_elsewhere(move |tree| tree.get(key)).await;
+        }
         self.database.tree(self.keyspace)?.get(key)
     }
 
     /// At most `count` pairs whose key comes after `after`, in the order of their keys.
-    pub(crate) fn page(
+    pub(crate) async fn page(
         &self,
-        after: Option<&str>,
+        after: Option<&[u8]>,
         count: usize,
     ) -> Result<Vec<(IVec, IVec)>, StorageError> {
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.database.tree(self.keyspace)?.range((after, Bound::Unbounded)).take(count).collect()
+        if self.database.blocks_reads() {
+            let after = after.map(IVec::from);
+            return self.read_elsewhere(move |tree| page_of(tree, after.as_deref(), count)).await;
+        }
+        page_of(&self.database.tree(self.keyspace)?, after, count)
+    }
+
+    /// Reads on a thread that may wait: this one serves many connections.
+    async fn read_elsewhere<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Tree) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (database, keyspace) = (self.database.clone(), self.keyspace);
+        let read = move || read(&database.tree(keyspace)?);
+        tokio::task::spawn_blocking(read).await.map_err(StorageError::unavailable)?
     }
 
     /// How many keys there are, counted up to `most`: one page of them at a time, with turns for others in between.
     pub(crate) async fn count(&self, most: usize) -> Result<usize, StorageError> {
         let (mut count, mut last) = (0, None::<IVec>);
         loop {
-            let after = last.take().map_or(Bound::Unbounded, Bound::Excluded);
-            let (before, page) = (count, COUNTED_AT_ONCE.min(most - count));
-            let tree = self.database.tree(self.keyspace)?;
-            for pair in tree.range((after, Bound::Unbounded)).take(page) {
-                last = Some(pair?.0);
-                count += 1;
-            }
-            // Not held while others have their turn: otherwise the database could not be opened again meanwhile.
-            drop(tree);
-            if count == before || count == most {
-                return Ok(count);
-            }
+            let page = self.page(last.as_deref(), COUNTED_AT_ONCE.min(most - count)).await?;
+            let Some((key, _)) = page.last() else { return Ok(count) };
+            (count, last) = (count + page.len(), Some(key.clone()));
             tokio::task::yield_now().await;
         }
     }
@@ -96,6 +105,15 @@ impl DurableMap {
         }
         Changing { map: self, key, last }
     }
+}
+
+fn page_of(
+    tree: &Tree,
+    after: Option<&[u8]>,
+    count: usize,
+) -> Result<Vec<(IVec, IVec)>, StorageError> {
+    let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+    tree.range((after, Bound::Unbounded)).take(count).collect()
 }
 
 impl Changing<'_> {
@@ -122,8 +140,14 @@ impl Changing<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use sled::transaction::ConflictableTransactionError;
+
     use super::*;
     use crate::storage::sled::DatabaseOptions;
+    use crate::storage::sled::ops::Applying;
 
     #[tokio::test]
     async fn a_dropped_change_is_seen_by_the_next_one() {
@@ -136,8 +160,36 @@ mod tests {
             // Polled once, so that it is queued; a sync is hardly ever over by then.
             let _ = map.change(&name).await.insert(b"first").now_or_never();
             let _alone = map.change(&name).await;
-            assert_eq!(map.get(&name).expect("a read").as_deref(), Some(&b"first"[..]));
+            assert_eq!(map.get(&name).await.expect("a read").as_deref(), Some(&b"first"[..]));
         }
+    }
+
+    /// The thread of whoever asks serves many connections.
+    #[tokio::test]
+    async fn a_read_that_has_to_wait_for_a_batch_waits_on_another_thread() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let map = DurableMap::new(database, Keyspace::Identities);
+        let trees = map.database.shared().access.trees().expect("open");
+        let ((locked, is_locked), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+        let batch = std::thread::spawn(move || {
+            let applied = trees.get(Keyspace::Identities).transaction(|_| {
+                locked.send(()).expect("somebody waits");
+                // A read on the thread of the test would keep it from going on.
+                let _ = released.recv_timeout(Duration::from_secs(10));
+                Ok::<_, ConflictableTransactionError<()>>(())
+            });
+            applied.expect("applied");
+        });
+        is_locked.recv().expect("locked");
+        let applying = Applying::begin();
+        let (mut value, mut page) = (Box::pin(map.get("key")), Box::pin(map.page(None, 9)));
+        assert!((&mut value).now_or_never().is_none() && (&mut page).now_or_never().is_none());
+        release.send(()).expect("it waits");
+        assert_eq!(value.await.expect("read"), None);
+        assert_eq!(page.await.expect("read"), []);
+        batch.join().expect("done");
+        drop(applying);
     }
 
     /// Some are in memory, and some are in sled; there are more than are counted at once.

@@ -1,6 +1,32 @@
 //! What a commit changes in one tree.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use sled::IVec;
+
+/// How many batches are being applied. Sled has one lock for all databases of the process: meanwhile every read waits.
+static BATCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a read of sled has to wait for a batch: for some tens of milliseconds, if the batch is large.
+pub(super) fn is_locked() -> bool {
+    BATCHES.load(Ordering::Relaxed) > 0
+}
+
+/// Counts a batch until it is dropped.
+pub(super) struct Applying;
+
+impl Applying {
+    pub(super) fn begin() -> Self {
+        BATCHES.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Applying {
+    fn drop(&mut self) {
+        BATCHES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// The longest value that may be committed, in bytes: a tree page full of such values still fits in sled's log and
 /// never becomes a file of its own, which a sync of the log would miss.
@@ -50,7 +76,9 @@ impl Ops {
                 None => tree.remove(key).map(drop),
             };
         }
-        tree.apply_batch(self.into_batch())
+        let batch = self.into_batch();
+        let _applying = Applying::begin();
+        tree.apply_batch(batch)
     }
 
     fn into_batch(self) -> sled::Batch {

@@ -89,7 +89,7 @@ impl Shared {
             files,
             options,
             faults,
-            queue: Queue::new(),
+            queue: Queue::new(budget.clone()),
             signal: Signal::default(),
             upkeep: Wanted::default(),
             access: Access::new(trees),

@@ -167,6 +167,31 @@ impl Next {
     }
 }
 
+/// With at most so many files waiting for the archive, it leaves the processor to those who write.
+const WAITING_CALMLY: usize = 8;
+
+/// The nice value of the thread that compresses.
+#[cfg(target_os = "linux")]
+const LOW_PRIORITY: i32 = 10;
+
+/// Runs it on a thread of its own, which other threads of the process go before. A thread cannot take its priority back
+/// without rights.
+fn at_low_priority<T: Send>(run: impl Fn() -> T + Sync) -> T {
+    let low = || {
+        // On Linux this is the thread's priority. Without it everything works.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+        run()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("log-archive".to_owned());
+        match thread.spawn_scoped(scope, low) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => run(),
+        }
+    })
+}
+
 /// Releases files.
 struct Keeper {
     shared: Arc<Shared>,
@@ -211,7 +236,13 @@ impl Keeper {
     fn archive(&mut self, archive: &Archive, position: Position) -> io::Result<()> {
         let mut archived = false;
         self.files.release(position, |file| {
-            let written = archive.write_log(file).map_err(io::Error::other)?;
+            let write = || archive.write_log(file).map_err(io::Error::other);
+            // Not while it falls behind.
+            let written = if self.files.finished(position).len() > WAITING_CALMLY {
+                write()?
+            } else {
+                at_low_priority(write)?
+            };
             archived |= written.is_some();
             if written.is_some_and(|written| !written.has_all()) {
                 log::error!(

@@ -27,8 +27,8 @@ impl SledUsedKeys {
         Self { stores: DurableMap::new(database, Keyspace::UsedKeys) }
     }
 
-    fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
-        let Some(value) = self.stores.get(key.as_str())? else { return Ok(None) };
+    async fn find(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
+        let Some(value) = self.stores.get(key.as_str()).await? else { return Ok(None) };
         let store = std::str::from_utf8(&value).ok().and_then(|text| StoreId::new(text).ok());
         let malformed = || StorageError::corrupt("the store that a key was used with is malformed");
         store.map(Some).ok_or_else(malformed)
@@ -36,7 +36,7 @@ impl SledUsedKeys {
 
     async fn note_once(&self, key: &PublicKey, store: &StoreId) -> Result<StoreId, StorageError> {
         let change = self.stores.change(key.as_str()).await;
-        if let Some(noted) = self.find(key)? {
+        if let Some(noted) = self.find(key).await? {
             return Ok(noted);
         }
         let noted = change.insert(store.as_str().as_bytes()).await;
@@ -45,11 +45,11 @@ impl SledUsedKeys {
     }
 
     async fn keys_of(&self, store: &StoreId, most: usize) -> Result<Vec<PublicKey>, StorageError> {
-        let (mut keys, mut after) = (Vec::new(), None::<String>);
+        let (mut keys, mut after) = (Vec::new(), None::<::sled::IVec>);
         loop {
-            let page = self.stores.page(after.as_deref(), READ_AT_ONCE)?;
+            let page = self.stores.page(after.as_deref(), READ_AT_ONCE).await?;
             let Some((last, _)) = page.last() else { return Ok(keys) };
-            after = Some(text(last)?.to_owned());
+            after = Some(last.clone());
             for (key, _) in page.iter().filter(|(_, of)| **of == *store.as_str().as_bytes()) {
                 if keys.len() == most {
                     return Ok(keys);
@@ -63,7 +63,7 @@ impl SledUsedKeys {
 
     async fn release_once(&self, key: &PublicKey) -> Result<Option<StoreId>, StorageError> {
         let change = self.stores.change(key.as_str()).await;
-        let Some(noted) = self.find(key)? else { return Ok(None) };
+        let Some(noted) = self.find(key).await? else { return Ok(None) };
         change.remove().await.map_err(StorageError::unavailable)?;
         Ok(Some(noted))
     }
@@ -78,7 +78,7 @@ impl UsedKeys for SledUsedKeys {
         &'a self,
         key: &'a PublicKey,
     ) -> BoxFuture<'a, Result<Option<StoreId>, StorageError>> {
-        async move { self.find(key) }.boxed()
+        self.find(key).boxed()
     }
 
     fn note<'a>(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::read::{Read, begin, next};
 use crate::actors::session::Clock;
-use crate::actors::session::checks::{is_allowed, is_proved, may_write};
+use crate::actors::session::checks::{is_allowed, is_proved, is_still_unbound, may_write};
 use crate::actors::session::refusal::Refusal;
 use crate::actors::session::shared::Shared;
 use crate::actors::session::wire::Names;
@@ -65,7 +65,8 @@ impl Checker<'_> {
         let asked = shared.resolved.asking(Clock::now());
         let store = self.in_time(async {
             is_proved(shared, names).await?;
-            self.allowed(piece, None).await
+            let store = self.allowed(piece, None).await?;
+            is_still_unbound(shared, names, true).await.map(|()| store)
         });
         let store = store.await?;
         shared.resolved.remember(&names.key, &store, asked, names.proof);

@@ -28,7 +28,7 @@ use super::shared::Shared;
 use crate::storage::AppendError;
 use crate::storage::commit_log::LogWriter;
 
-/// How long writers wait for a checkpoint that fails before they are refused.
+/// How long writers wait for checkpoints that fail before they are refused.
 const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 const STALL_POLL: Duration = Duration::from_millis(100);
 
@@ -41,8 +41,8 @@ pub(super) fn start(
 ) -> io::Result<JoinHandle<Option<LogWriter>>> {
     std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
         let file = 0;
-        let (untried, group) = (VecDeque::new(), Group::new(next_ordinal));
-        Committer { shared, writer, file, untried, group }.run()
+        let (untried, held_since, group) = (VecDeque::new(), None, Group::new(next_ordinal));
+        Committer { shared, writer, file, untried, held_since, group }.run()
     })
 }
 
@@ -53,6 +53,8 @@ struct Committer {
     file: u64,
     /// The jobs that follow the group.
     untried: VecDeque<Job>,
+    /// Since when there has been no space in memory for some of them.
+    held_since: Option<Instant>,
     group: Group,
 }
 
@@ -99,7 +101,9 @@ impl Committer {
         while !self.untried.is_empty() && self.wait_for_room() {
             // Adds the jobs that arrived while the previous group was written. That group may have been small.
             self.shared.queue.take(&mut self.untried);
+            let held = self.hold_back();
             self.group.fill(&mut self.untried);
+            self.untried.extend(held);
             self.commit()?;
             if self.group.takes_finish_file() {
                 self.writer.finish_file()?;
@@ -136,30 +140,60 @@ impl Committer {
         Ok(())
     }
 
-    /// Waits while there is no space in memory. Returns false if checkpoints fail meanwhile: then everything was
-    /// refused.
+    /// Waits while there is no space in memory for any job. Returns false if there is none any more: they were refused,
+    /// because checkpoints fail.
     fn wait_for_room(&mut self) -> bool {
-        let deadline = Instant::now() + STALL_WAIT_MAX;
-        while !self.shared.budget.wait(STALL_POLL) {
-            let late = Instant::now() > deadline || self.shared.queue.is_closing();
-            let failure = self.shared.checkpoint_failure.lock().clone();
-            if let (true, Some(failure)) = (late, failure) {
-                self.stall(&failure);
-                return false;
+        loop {
+            self.refuse_late();
+            if self.untried.is_empty() || self.untried.iter().any(|job| self.has_room(job)) {
+                return !self.untried.is_empty();
             }
+            self.held_since.get_or_insert_with(Instant::now);
+            let is_ready = || {
+                !self.shared.queue.is_empty() || self.untried.iter().any(|job| self.has_room(job))
+            };
+            self.shared.budget.wait(STALL_POLL, is_ready);
+            self.shared.queue.take(&mut self.untried);
         }
-        true
     }
 
-    /// Refuses everything until there is space.
-    fn stall(&mut self, failure: &str) {
+    /// Whether there is space in memory for `job`. Whoever has much there waits first.
+    fn has_room(&self, job: &Job) -> bool {
+        self.shared.budget.has_room(job.held_bytes())
+    }
+
+    /// Takes those out of `untried` for which there is no space.
+    fn hold_back(&mut self) -> VecDeque<Job> {
+        let (untried, held) = if self.shared.budget.is_crowded() {
+            let untried = std::mem::take(&mut self.untried).into_iter();
+            untried.partition(|job| self.has_room(job))
+        } else {
+            (std::mem::take(&mut self.untried), VecDeque::new())
+        };
+        self.untried = untried;
+        self.held_since =
+            if held.is_empty() { None } else { self.held_since.or_else(|| Some(Instant::now())) };
+        held
+    }
+
+    /// Refuses everything, until there is space, once somebody has waited for too long for it while checkpoints fail.
+    fn refuse_late(&mut self) {
+        let Some(since) = self.held_since else { return };
+        if since.elapsed() < STALL_WAIT_MAX && !self.shared.queue.is_closing() {
+            return;
+        }
+        let Some(failure) = self.shared.checkpoint_failure.lock().clone() else { return };
         let why = format!("too much waits for the database, which cannot be written: {failure}");
         log::error!("writes are refused: {why}");
         let queued = self.shared.queue.stall(why.as_str().into());
         let refusal = AppendError::Definite(why.into());
         self.untried.drain(..).chain(queued).for_each(|job| job.refuse(&refusal));
-        while !self.shared.budget.wait(STALL_POLL) && !self.shared.queue.is_closing() {}
-        self.shared.queue.go_on();
+        self.held_since = None;
+        let Shared { budget, queue, .. } = &*self.shared;
+        while budget.is_crowded() && !queue.is_closing() {
+            budget.wait(STALL_POLL, || !budget.is_crowded());
+        }
+        queue.go_on();
     }
 
     /// Refuses what was tried when a write failed, and what was not tried. Returns the ends of the stores that were

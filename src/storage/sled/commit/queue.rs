@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::writes::Writes;
 use crate::model::Sequence;
+use crate::storage::sled::budget::Budget;
 use crate::storage::sled::keyspace::Keyspace;
 use crate::storage::sled::ops::Ops;
 use crate::storage::sled::scrub::Noted;
@@ -43,6 +44,14 @@ impl Job {
         }
     }
 
+    /// Bytes that the store has in memory until a checkpoint.
+    pub(super) fn held_bytes(&self) -> u64 {
+        match self {
+            Self::Store(writes) => writes.end.get().map_or(0, |end| end.bytes()),
+            Self::Table { .. } | Self::Trim { .. } | Self::Erase { .. } | Self::FinishFile => 0,
+        }
+    }
+
     /// Reports that the job will not be committed.
     pub(crate) fn refuse(self, error: &AppendError) {
         match self {
@@ -59,6 +68,8 @@ impl Job {
 /// The jobs that wait.
 pub(crate) struct Queue {
     state: Mutex<State>,
+    /// Where the commit thread waits when there is no space for what it has.
+    budget: Arc<Budget>,
     /// Something was queued, or the thread must end.
     wake: Condvar,
     /// Writes are accepted again, or never.
@@ -103,8 +114,10 @@ impl State {
 }
 
 impl Queue {
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), wake: Condvar::new(), changed: Condvar::new() }
+    /// An empty one. The commit thread waits for it and for `budget`.
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        let (wake, changed) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::default(), budget, wake, changed }
     }
 
     /// Queues `job`, or refuses it at once if nothing is accepted.
@@ -124,6 +137,7 @@ impl Queue {
                 drop(state);
                 if first {
                     self.wake.notify_one();
+                    self.budget.look_again();
                 }
                 return;
             }
@@ -149,6 +163,11 @@ impl Queue {
     /// Moves the waiting jobs to the end of `into`.
     pub(crate) fn take(&self, into: &mut VecDeque<Job>) {
         into.extend(self.state.lock().jobs.drain(..));
+    }
+
+    /// Whether no job waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().jobs.is_empty()
     }
 
     /// Whether the commit thread must end.

@@ -144,6 +144,11 @@ impl End {
         self.tail.lock().pieces.back().map(Piece::last)
     }
 
+    /// Bytes of the records that are here.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.tail.lock().bytes
+    }
+
     /// The last sequence that was trimmed.
     pub(crate) fn trimmed(&self) -> Sequence {
         Sequence::new(self.trimmed.load(Ordering::Acquire)).unwrap_or(Sequence::MAX)

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::soon;
@@ -359,6 +360,33 @@ fn writers_wait_for_room_in_memory_and_are_refused_if_there_is_none_for_long() {
     log = failing.open("a");
     writer.write_on(&*log, 4);
     writer.check(&*failing.open("a"));
+}
+
+#[test]
+fn who_has_much_in_memory_waits_before_the_others_and_keeps_nobody_waiting() {
+    let options = DatabaseOptions { unapplied_bytes_max: 128_000, ..Default::default() };
+    let failing = Failing::with(DatabaseOptions { checkpoint_bytes: 0, ..options });
+    failing.faults.set(Some(always(Step::Apply)));
+    let (log, other) = (failing.open("much"), failing.open("little"));
+    let shared = failing.storage.database.shared();
+    let mut first = log.head().next();
+    let mut append_much = || {
+        let more = segments(first, &ids(20), 100, &client("a"));
+        first = more.last().expect("some").last().next();
+        log.append(more)
+    };
+    while !shared.budget.is_crowded() {
+        wait(append_much()).expect("there is space");
+    }
+    let mut held = append_much();
+    for _ in 0..5 {
+        append(&*other, &ids(1), 100);
+    }
+    assert!((&mut held).now_or_never().is_none(), "it waits");
+    failing.faults.set(None);
+    wait(held).expect("there is space again");
+    append(&*other, &ids(1), 100);
+    failing.wait_for_checkpoint();
 }
 
 #[test]

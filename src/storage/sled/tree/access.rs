@@ -50,6 +50,11 @@ impl Access {
         self.open_trees()
     }
 
+    /// Whether [`Access::trees`] would wait.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(&*self.phase.lock(), Phase::Failed { before: None, .. })
+    }
+
     /// A sled without a failed write: waits for at most two seconds.
     pub(crate) fn open_trees(&self) -> Result<Arc<Trees>, StorageError> {
         let deadline = Instant::now() + REOPEN_WAIT_MAX;

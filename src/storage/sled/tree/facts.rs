@@ -16,6 +16,7 @@ use super::Trees;
 use crate::model::{RemoteId, Sequence};
 use crate::storage::sled::files::Files;
 use crate::storage::sled::keyspace::Keyspace;
+use crate::storage::sled::ops::Ops;
 use crate::storage::sled::options::OpenFailure;
 
 const REMOTE_ID: &[u8] = b"remote-id";
@@ -86,11 +87,10 @@ impl Facts {
 pub(crate) fn apply_checkpoint(trees: &Trees, position: u64) -> io::Result<()> {
     let mut value = [CHECKPOINT_VERSION; 9];
     value[1..].copy_from_slice(&position.to_be_bytes());
-    let mut batch = sled::Batch::default();
-    batch.insert(CHECKPOINT, &value);
-    batch.remove(CHANGING);
-    trees.get(Keyspace::Meta).apply_batch(batch)?;
-    Ok(())
+    let mut ops = Ops::default();
+    ops.insert(CHECKPOINT, &value);
+    ops.remove(CHANGING);
+    Ok(ops.apply(trees.get(Keyspace::Meta))?)
 }
 
 /// Records in sled that a checkpoint is in progress, before anything else of it.

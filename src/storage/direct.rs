@@ -105,6 +105,70 @@ pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> 
     }
 }
 
+/// How much a [`DirectReader`] reads at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// Reads a file from front to back without the page cache.
+pub(super) struct DirectReader {
+    file: File,
+    /// What the file has from `at` on.
+    window: Aligned,
+    at: u64,
+}
+
+impl DirectReader {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: open_to_read(path)?, window: Aligned::default(), at: 0 })
+    }
+
+    /// Fills `bytes` with what the file has from `offset` on. Both may be anything.
+    pub(super) fn read_exact_at(
+        &mut self,
+        mut bytes: &mut [u8],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let skipped = offset.checked_sub(self.at).unwrap_or(u64::MAX);
+            let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+            let Some(held) = self.window.get(skipped..).filter(|held| !held.is_empty()) else {
+                self.load(offset)?;
+                continue;
+            };
+            let len = held.len().min(bytes.len());
+            bytes[..len].copy_from_slice(&held[..len]);
+            bytes = &mut bytes[len..];
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads the part of the file that begins at `offset` or just before it.
+    fn load(&mut self, offset: u64) -> io::Result<()> {
+        self.at = offset - offset % ALIGNED_BYTES as u64;
+        self.window.reset(READ_BYTES);
+        self.window.resize(READ_BYTES);
+        let mut len = 0;
+        // Behind a part of a block is the end of the file.
+        while len < READ_BYTES && len.is_multiple_of(ALIGNED_BYTES) {
+            match self.file.read_at(&mut self.window[len..], self.at + len as u64) {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.window.resize(0);
+                    return Err(error);
+                }
+            }
+        }
+        self.window.resize(len);
+        if self.at + len as u64 > offset {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +200,35 @@ mod tests {
             assert_eq!((&read[..4_096], &read[4_096..]), (&[1; 4_096][..], &[2; 4_096][..]));
         }
         assert!(!write(&direct, &bytes[1..513], 0).expect("refused"));
+    }
+
+    #[test]
+    fn any_part_of_a_file_is_read_past_the_cache() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..READ_BYTES * 2 + 777).map(|at| (at / 251) as u8).collect();
+        std::fs::write(&path, &content).expect("written");
+        let Ok(mut reader) = DirectReader::open(&path) else {
+            return println!("skipped: not on this disk");
+        };
+        let end = content.len();
+        let parts = [
+            (0, 40),
+            (40, READ_BYTES),
+            (READ_BYTES + 40, 1),
+            (0, end),
+            (end - 778, 778),
+            (5, 0),
+            (end, 0),
+        ];
+        for (at, len) in parts {
+            let mut read = vec![0; len];
+            reader.read_exact_at(&mut read, at as u64).expect("read");
+            assert!(read == content[at..at + len], "{len} bytes at {at}");
+        }
+        for (at, len) in [(end, 1), (end - 777, 778), (end + 5_000, 1)] {
+            let error = reader.read_exact_at(&mut vec![0; len], at as u64).expect_err("no bytes");
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
     }
 }
