@@ -29,7 +29,7 @@ use crate::actors::strangers::Stranger;
 use crate::core::strangers::Place;
 
 /// How much time strangers may use of a thread until it looks at its sockets again.
-const PART: Duration = Duration::from_micros(500);
+const PART: Duration = Duration::from_micros(250);
 
 /// The same for one of an address from which nobody waits.
 const PART_ELSEWHERE: Duration = Duration::from_millis(1);
@@ -194,8 +194,12 @@ impl Pace {
         actix_web::rt::spawn(async {
             loop {
                 tokio::task::yield_now().await;
-                if PACE.with(|pace| pace.others.take() && pace.used.get() >= PART) {
-                    tokio::time::sleep(PAUSE).await;
+                if PACE.with(|pace| pace.used.get() >= PART) {
+                    // Threads that commit may wait for this processor.
+                    std::thread::yield_now();
+                    if PACE.with(|pace| pace.others.take()) {
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
                 let goes_on = PACE.with(|pace| {
                     let used = pace.used.take();

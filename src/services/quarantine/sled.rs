@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::{Quarantine, QuarantineUnavailable, Quarantined};
 use crate::storage::StorageError;
-use crate::storage::sled::{Database, Keyspace, Ops};
+use crate::storage::sled::{Database, Keyspace, Ops, Tree};
 
 /// How many parts are removed at a time.
 const REMOVED_AT_ONCE: usize = 1_024;
@@ -64,10 +64,16 @@ impl SledQuarantine {
         committed.map_err(QuarantineUnavailable::new)
     }
 
+    async fn look<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Tree) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, QuarantineUnavailable> {
+        self.database.read(Keyspace::Quarantine, read).await.map_err(QuarantineUnavailable::new)
+    }
+
     async fn give(&self) -> Result<u64, QuarantineUnavailable> {
         let _giving = self.giving.lock().await;
-        let last = self.database.tree(Keyspace::Quarantine).and_then(|tree| tree.get(LAST));
-        let last = match last.map_err(QuarantineUnavailable::new)? {
+        let last = match self.look(|tree| tree.get(LAST)).await? {
             None => 0,
             Some(last) => <[u8; 8]>::try_from(&*last).map_or(u64::MAX, u64::from_be_bytes),
         };
@@ -79,13 +85,14 @@ impl SledQuarantine {
         Ok(next)
     }
 
-    fn page(&self, after: u64, count: usize) -> Result<Vec<Quarantined>, QuarantineUnavailable> {
-        let page = || -> Result<Vec<_>, StorageError> {
-            let tree = self.database.tree(Keyspace::Quarantine)?;
-            let range = (Bound::Excluded(entry_key(after)), Bound::Included(entry_key(u64::MAX)));
-            tree.range(range).take(count).collect()
-        };
-        let parsed = page().map_err(QuarantineUnavailable::new)?.into_iter().map(|(key, value)| {
+    async fn page(
+        &self,
+        after: u64,
+        count: usize,
+    ) -> Result<Vec<Quarantined>, QuarantineUnavailable> {
+        let range = (Bound::Excluded(entry_key(after)), Bound::Included(entry_key(u64::MAX)));
+        let page = move |tree: &Tree| tree.range(range).take(count).collect::<Result<Vec<_>, _>>();
+        let parsed = self.look(page).await?.into_iter().map(|(key, value)| {
             let malformed = |error| {
                 let number = number_in(&key).unwrap_or_default();
                 QuarantineUnavailable::new(format!("entry {number} on disk: {error}"))
@@ -96,16 +103,18 @@ impl SledQuarantine {
     }
 
     /// The keys of some parts of `number`.
-    fn part_keys(&self, number: u64) -> Result<Vec<sled::IVec>, StorageError> {
-        let tree = self.database.tree(Keyspace::Quarantine)?;
-        let range = (part_key(number, 0), part_key(number, u32::MAX));
-        let parts = tree.range((Bound::Included(range.0), Bound::Included(range.1)));
-        parts.take(REMOVED_AT_ONCE).map(|part| Ok(part?.0)).collect()
+    async fn part_keys(&self, number: u64) -> Result<Vec<sled::IVec>, QuarantineUnavailable> {
+        self.look(move |tree| {
+            let range = (part_key(number, 0), part_key(number, u32::MAX));
+            let parts = tree.range((Bound::Included(range.0), Bound::Included(range.1)));
+            parts.take(REMOVED_AT_ONCE).map(|part| Ok(part?.0)).collect()
+        })
+        .await
     }
 
     async fn remove_parts(&self, number: u64) -> Result<(), QuarantineUnavailable> {
         loop {
-            let keys = self.part_keys(number).map_err(QuarantineUnavailable::new)?;
+            let keys = self.part_keys(number).await?;
             if keys.is_empty() {
                 return Ok(());
             }
@@ -123,21 +132,22 @@ impl SledQuarantine {
     }
 
     /// The first number that has parts, from `from` on.
-    fn first_with_parts(&self, from: u64) -> Result<Option<u64>, StorageError> {
-        let tree = self.database.tree(Keyspace::Quarantine)?;
-        let mut parts = tree.range((Bound::Included(part_key(from, 0)), Bound::Unbounded));
-        Ok(parts.next().transpose()?.and_then(|(key, _)| number_in(&key)))
+    async fn first_with_parts(&self, from: u64) -> Result<Option<u64>, QuarantineUnavailable> {
+        self.look(move |tree| {
+            let mut parts = tree.range((Bound::Included(part_key(from, 0)), Bound::Unbounded));
+            Ok(parts.next().transpose()?.and_then(|(key, _)| number_in(&key)))
+        })
+        .await
     }
 
-    fn is_listed(&self, number: u64) -> Result<bool, StorageError> {
-        let tree = self.database.tree(Keyspace::Quarantine)?;
-        Ok(tree.get(entry_key(number))?.is_some())
+    async fn is_listed(&self, number: u64) -> Result<bool, QuarantineUnavailable> {
+        Ok(self.look(move |tree| tree.get(entry_key(number))).await?.is_some())
     }
 
     async fn sweep_once(&self) -> Result<(), QuarantineUnavailable> {
         let mut from = 0;
-        while let Some(number) = self.first_with_parts(from).map_err(QuarantineUnavailable::new)? {
-            if !self.is_listed(number).map_err(QuarantineUnavailable::new)? {
+        while let Some(number) = self.first_with_parts(from).await? {
+            if !self.is_listed(number).await? {
                 self.remove_parts(number).await?;
             }
             let Some(next) = number.checked_add(1) else { break };
@@ -183,7 +193,7 @@ impl Quarantine for SledQuarantine {
         after: u64,
         count: usize,
     ) -> BoxFuture<'_, Result<Vec<Quarantined>, QuarantineUnavailable>> {
-        async move { self.page(after, count) }.boxed()
+        self.page(after, count).boxed()
     }
 
     fn read(
@@ -192,9 +202,8 @@ impl Quarantine for SledQuarantine {
         index: u32,
     ) -> BoxFuture<'_, Result<Option<Vec<u8>>, QuarantineUnavailable>> {
         async move {
-            let tree = self.database.tree(Keyspace::Quarantine);
-            let part = tree.and_then(|tree| tree.get(part_key(number, index)));
-            Ok(part.map_err(QuarantineUnavailable::new)?.map(|part| part.to_vec()))
+            let part = self.look(move |tree| tree.get(part_key(number, index))).await?;
+            Ok(part.map(|part| part.to_vec()))
         }
         .boxed()
     }

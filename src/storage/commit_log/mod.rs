@@ -91,8 +91,8 @@ pub(crate) struct LogOptions {
 }
 
 impl LogOptions {
-    /// Files of 64 MiB, two of them kept for reuse.
+    /// Files of 64 MiB, four of them kept for reuse.
     pub(crate) fn new(folder: PathBuf, generation: Generation) -> Self {
-        Self { folder, generation, file_bytes: 64 << 20, spares_max: 2, seam: None }
+        Self { folder, generation, file_bytes: 64 << 20, spares_max: 4, seam: None }
     }
 }

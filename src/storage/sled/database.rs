@@ -311,9 +311,19 @@ impl Database {
         self.owner.shared.table(keyspace)
     }
 
-    /// Whether reading a table would block now: because sled is being written to, or opened again.
-    pub(crate) fn blocks_reads(&self) -> bool {
-        ops::is_locked() || self.owner.shared.access.is_missing()
+    /// What `read` finds in a table. If that would block now, because sled is being written to or opened again, it reads on
+    /// another thread: the one that asks may serve many connections.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        keyspace: Keyspace,
+        read: impl FnOnce(&Tree) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        if !ops::is_locked() && !self.owner.shared.access.is_missing() {
+            return read(&self.tree(keyspace)?);
+        }
+        let database = self.clone();
+        let read = move || read(&database.tree(keyspace)?);
+        tokio::task::spawn_blocking(read).await.map_err(StorageError::unavailable)?
     }
 
     /// Queues `ops` and resolves when they are durable, or when that failed. They are stored whole or not at all.

@@ -52,11 +52,8 @@ impl DurableMap {
 
     /// The value of `key`.
     pub(crate) async fn get(&self, key: &str) -> Result<Option<IVec>, StorageError> {
-        if self.database.blocks_reads() {
-            let key = key.to_owned();
-            return self.read_elsewhere(move |tree| tree.get(key)).await;
-        }
-        self.database.tree(self.keyspace)?.get(key)
+        let key = key.to_owned();
+        self.database.read(self.keyspace, move |tree| tree.get(key)).await
     }
 
     /// At most `count` pairs whose key comes after `after`, in the order of their keys.
@@ -65,21 +62,9 @@ impl DurableMap {
         after: Option<&[u8]>,
         count: usize,
     ) -> Result<Vec<(IVec, IVec)>, StorageError> {
-        if self.database.blocks_reads() {
-            let after = after.map(IVec::from);
-            return self.read_elsewhere(move |tree| page_of(tree, after.as_deref(), count)).await;
-        }
-        page_of(&self.database.tree(self.keyspace)?, after, count)
-    }
-
-    /// Reads on a thread that may wait: this one serves many connections.
-    async fn read_elsewhere<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Tree) -> Result<T, StorageError> + Send + 'static,
-    ) -> Result<T, StorageError> {
-        let (database, keyspace) = (self.database.clone(), self.keyspace);
-        let read = move || read(&database.tree(keyspace)?);
-        tokio::task::spawn_blocking(read).await.map_err(StorageError::unavailable)?
+        let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(IVec::from(after)));
+        let page = move |tree: &Tree| tree.range((after, Bound::Unbounded)).take(count).collect();
+        self.database.read(self.keyspace, page).await
     }
 
     /// How many keys there are, counted up to `most`: one page of them at a time, with turns for others in between.
@@ -105,15 +90,6 @@ impl DurableMap {
         }
         Changing { map: self, key, last }
     }
-}
-
-fn page_of(
-    tree: &Tree,
-    after: Option<&[u8]>,
-    count: usize,
-) -> Result<Vec<(IVec, IVec)>, StorageError> {
-    let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-    tree.range((after, Bound::Unbounded)).take(count).collect()
 }
 
 impl Changing<'_> {

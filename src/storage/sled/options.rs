@@ -26,6 +26,7 @@ pub struct DatabaseOptions {
     /// minute. A file of the commit log is finished at the latest this long after something was written to it.
     pub checkpoint_every: Duration,
     /// Writers wait while the commit log has this much that is not in sled, in bytes of memory. The default is 128 MiB.
+    /// The last eighth is for stores that have little of it: those with more than a 128th of the maximum wait before.
     pub unapplied_bytes_max: u64,
     /// With less free disk space than this, there are warnings, in bytes. The default is 1 GiB.
     pub disk_low_bytes: u64,

@@ -17,7 +17,7 @@ use crate::storage::sled::tree::{self, Trees};
 /// The size of a portion in bytes; more only if one piece, or what is merged with it, is larger.
 const PORTION_BYTES: usize = 2 << 20;
 /// The same while memory is filling up: fewer syncs, but commits wait longer for the disk.
-const PORTION_BYTES_FULL: usize = 8 << 20;
+const PORTION_BYTES_FULL: usize = 4 << 20;
 
 impl Checkpointer {
     /// Writes to sled everything that is in memory when it begins, but does not record that there.
