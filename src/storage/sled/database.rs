@@ -318,12 +318,13 @@ impl Database {
         keyspace: Keyspace,
         read: impl FnOnce(&Tree) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
-        if !ops::is_locked() && !self.owner.shared.access.is_missing() {
-            return read(&self.tree(keyspace)?);
-        }
+        let blocks = ops::is_locked() || self.owner.shared.access.is_missing();
+        // Without a runtime there is no other thread, and nobody else who waits for this one.
+        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| blocks);
+        let Some(runtime) = runtime else { return read(&self.tree(keyspace)?) };
         let database = self.clone();
         let read = move || read(&database.tree(keyspace)?);
-        tokio::task::spawn_blocking(read).await.map_err(StorageError::unavailable)?
+        runtime.spawn_blocking(read).await.map_err(StorageError::unavailable)?
     }
 
     /// Queues `ops` and resolves when they are durable, or when that failed. They are stored whole or not at all.
