@@ -168,6 +168,16 @@ mod tests {
         drop(applying);
     }
 
+    #[test]
+    fn without_a_runtime_a_read_waits_in_its_place() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = Database::open(directory.path(), DatabaseOptions::default()).expect("open");
+        let map = DurableMap::new(database, Keyspace::Identities);
+        let _applying = Applying::begin();
+        let read = map.get("key").now_or_never().expect("it is read at once");
+        assert_eq!(read.expect("read"), None);
+    }
+
     /// Some are in memory, and some are in sled; there are more than are counted at once.
     #[tokio::test]
     async fn every_key_is_counted_once() {
