@@ -133,7 +133,7 @@ fn dedup(criterion: &mut Criterion) {
     for entries in [10_000, 1_000_000] {
         let ids = new_ids(entries);
         let log = log(&storage, &format!("of {entries}"), &ids);
-        let find = |ids: &[EntryId]| match log.probe(ids) {
+        let find = |ids: &[EntryId]| match log.probe(ids).complete() {
             Some(found) => found,
             None => log.lookup(ids).expect("a lookup"),
         };

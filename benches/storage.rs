@@ -221,7 +221,7 @@ fn read(args: &Args) {
     let start = Instant::now();
     for batch in &batches {
         let ids: Vec<EntryId> = batch.ids().collect();
-        let known = match log.probe(&ids) {
+        let known = match log.probe(&ids).complete() {
             Some(known) => known,
             None => log.lookup(&ids).expect("a lookup"),
         };

@@ -30,7 +30,7 @@ use crate::core::room::Room;
 use crate::core::store::{PlacedIds, Settled, StoreCore, Write, WriteGroup};
 use crate::model::seldom::Seldom;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
-use crate::storage::{AppendError, Heard, Storage, StorageError, StoreLog};
+use crate::storage::{AppendError, Heard, Probed, Storage, StorageError, StoreLog};
 
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
 const REOPEN_DELAY_MAX: Duration = Duration::from_secs(5);
@@ -140,9 +140,11 @@ impl StoreActor {
                     continue;
                 };
                 let ids = group.ids();
-                match self.log.probe(&ids) {
-                    Some(known) => self.place_allowed(group, known, heard, ctx),
-                    None => self.look_up(group, ids, heard, ctx),
+                let probed = self.log.probe(&ids);
+                if probed.open.is_empty() {
+                    self.place_allowed(group, probed.known, heard, ctx);
+                } else {
+                    self.look_up(group, &ids, probed, heard, ctx);
                 }
             }
         }
@@ -160,21 +162,23 @@ impl StoreActor {
         }
     }
 
-    /// Asks the disk which ids are known; later groups wait.
+    /// Asks the disk for the ids that are still open; later groups wait, so what is known stays right.
     fn look_up(
         &mut self,
         group: WriteGroup<Reply>,
-        ids: Vec<EntryId>,
+        ids: &[EntryId],
+        probed: Probed,
         heard: Heard,
         ctx: &mut Context<Self>,
     ) {
         let (log, generation) = (self.log.clone(), self.generation);
-        let lookup = tokio::task::spawn_blocking(move || log.lookup(&ids));
+        let open = probed.open_of(ids);
+        let lookup = tokio::task::spawn_blocking(move || log.lookup(&open));
         let done = lookup.into_actor(self).map(move |found, actor, ctx| {
             let found = found.unwrap_or_else(|error| Err(StorageError::unavailable(error)));
             let Some(group) = actor.still_due(group, generation, ctx) else { return };
             match found {
-                Ok(known) => actor.place_allowed(group, known, heard, ctx),
+                Ok(found) => actor.place_allowed(group, probed.completed(found), heard, ctx),
                 Err(error) => {
                     log::error!(store:% = actor.store(); "store {}: looking up ids failed: {error}", actor.store());
                     actor.refuse_group(group, &error.to_string());

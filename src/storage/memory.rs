@@ -12,8 +12,8 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
 use super::{
-    AppendError, ERASE_MAX, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize,
-    UsedKeys, behind_trimmed, check_consecutive,
+    AppendError, ERASE_MAX, Keep, MemoryUsedKeys, Probed, Storage, StorageError, StoreLog,
+    StoreSize, UsedKeys, behind_trimmed, check_consecutive,
 };
 use crate::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 
@@ -228,8 +228,8 @@ impl StoreLog for Log {
         self.store.lock().head
     }
 
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
-        Some(self.store.lock().lookup(ids))
+    fn probe(&self, ids: &[EntryId]) -> Probed {
+        Probed { known: self.store.lock().lookup(ids), open: Vec::new() }
     }
 
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {

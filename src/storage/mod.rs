@@ -52,7 +52,7 @@ pub use self::heard::Heard;
 pub use self::node::Node;
 pub use self::snapshot::{Snapshot, SnapshotFile};
 pub use self::store_log::{
-    AppendError, CaughtUp, ERASE_MAX, Locked, LockedAppend, StoreLog, behind_trimmed,
+    AppendError, CaughtUp, ERASE_MAX, Locked, LockedAppend, Probed, StoreLog, behind_trimmed,
     check_consecutive,
 };
 pub use self::used_keys::{MemoryUsedKeys, UsedKeys};

@@ -14,17 +14,56 @@ use crate::model::{EntryId, Segment, Sequence};
 /// How many entries one call of [`StoreLog::erase`] takes at most.
 pub const ERASE_MAX: usize = 4_096;
 
+/// What [`StoreLog::probe`] knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// The sequence of each id that the store has; `None` for the others, and for those whose answers are open.
+    pub known: Vec<Option<Sequence>>,
+    /// The positions of the ids that have to be looked up, ascending.
+    pub open: Vec<usize>,
+}
+
+impl Probed {
+    /// Nothing is known of `count` ids.
+    #[must_use]
+    pub fn all_open(count: usize) -> Self {
+        Self { known: vec![None; count], open: (0..count).collect() }
+    }
+
+    /// Those of `ids`, which were asked for, that have to be looked up.
+    #[must_use]
+    pub fn open_of(&self, ids: &[EntryId]) -> Vec<EntryId> {
+        self.open.iter().filter_map(|at| ids.get(*at).copied()).collect()
+    }
+
+    /// All answers; `None` if some are open.
+    #[must_use]
+    pub fn complete(self) -> Option<Vec<Option<Sequence>>> {
+        self.open.is_empty().then_some(self.known)
+    }
+
+    /// All answers, with `found` for those that were open.
+    #[must_use]
+    pub fn completed(mut self, found: Vec<Option<Sequence>>) -> Vec<Option<Sequence>> {
+        for (at, found) in self.open.into_iter().zip(found) {
+            if let Some(answer) = self.known.get_mut(at) {
+                *answer = found;
+            }
+        }
+        self.known
+    }
+}
+
 /// The log of one store. Shared between its writer, the `StoreActor`, and any number of readers.
 pub trait StoreLog: Send + Sync + 'static {
     /// The last durable sequence. For an empty store, this is zero, or what [`Segment::gap`] says about its beginning:
     /// after a restore, new stores begin far above any sequence that they may have had before. Does not block.
     fn head(&self) -> Sequence;
 
-    /// What the log knows about these ids without a disk read: one answer per id, or `None` if that is impossible for
-    /// at least one of them. Includes entries that were passed to [`StoreLog::append`], durable or not. Does not block.
-    /// `None` costs a [`StoreLog::lookup`], so answer for fresh ids of the current time if you can. An answer is never
-    /// wrong.
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>>;
+    /// What the log knows about these ids without a disk read. Includes entries that were passed to
+    /// [`StoreLog::append`], durable or not. Does not block. What stays open costs a [`StoreLog::lookup`], so answer for
+    /// fresh ids of the current time if you can. An answer is never wrong, and stays right until something is appended.
+    fn probe(&self, ids: &[EntryId]) -> Probed;
 
     /// Like [`StoreLog::probe`], but reads from disk if necessary. Blocks.
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError>;

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::model::{EntryId, Observed, RemoteId, Segment, Sequence, StoreId};
 use crate::storage::{
-    AppendError, CaughtUp, Figure, Heard, Keep, KeysChanged, Locked, Node, Storage, StorageError,
-    StoreLog, StoreSize, UsedKeys,
+    AppendError, CaughtUp, Figure, Heard, Keep, KeysChanged, Locked, Node, Probed, Storage,
+    StorageError, StoreLog, StoreSize, UsedKeys,
 };
 
 /// How an append fails.
@@ -199,7 +199,7 @@ impl StoreLog for FaultyLog {
         self.inner.head()
     }
 
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+    fn probe(&self, ids: &[EntryId]) -> Probed {
         self.inner.probe(ids)
     }
 

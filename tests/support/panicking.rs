@@ -5,7 +5,7 @@ use std::sync::Arc;
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
 use eventlog_server::storage::{
-    AppendError, Keep, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    AppendError, Keep, Probed, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
 };
 use futures_util::future::BoxFuture;
 
@@ -70,7 +70,7 @@ impl StoreLog for PanickingLog {
         self.inner.head()
     }
 
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+    fn probe(&self, ids: &[EntryId]) -> Probed {
         self.inner.probe(ids)
     }
 

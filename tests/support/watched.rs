@@ -9,7 +9,7 @@ use std::time::Duration;
 use eventlog_server::model::{EntryId, RemoteId, Segment, Sequence, StoreId};
 use eventlog_server::storage::memory::MemoryStorage;
 use eventlog_server::storage::{
-    AppendError, Keep, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
+    AppendError, Keep, Probed, Storage, StorageError, StoreLog, StoreSize, UsedKeys,
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -101,7 +101,7 @@ impl StoreLog for WatchedLog {
         self.inner.head()
     }
 
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+    fn probe(&self, ids: &[EntryId]) -> Probed {
         self.inner.probe(ids)
     }
 

@@ -13,8 +13,8 @@ use eventlog_server::server::Server;
 use eventlog_server::services::auth::AllowAll;
 use eventlog_server::services::registry::MemoryRegistry;
 use eventlog_server::storage::{
-    AppendError, ERASE_MAX, Keep, MemoryUsedKeys, Storage, StorageError, StoreLog, StoreSize,
-    UsedKeys, behind_trimmed, check_consecutive,
+    AppendError, ERASE_MAX, Keep, MemoryUsedKeys, Probed, Storage, StorageError, StoreLog,
+    StoreSize, UsedKeys, behind_trimmed, check_consecutive,
 };
 use eventlog_server::testing::storage::CLAUSES;
 use futures_util::FutureExt;
@@ -274,8 +274,8 @@ impl StoreLog for Log {
         self.table.lock().head()
     }
 
-    fn probe(&self, _: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
-        None
+    fn probe(&self, ids: &[EntryId]) -> Probed {
+        Probed::all_open(ids.len())
     }
 
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {

@@ -190,6 +190,31 @@ pub(super) struct LoadArgs {
     /// Write, then send everything again, and measure that [default count: 1000000].
     #[arg(long)]
     pub(super) resend: bool,
+    /// The times in the ids of the entries.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) ids: IdTimes,
+}
+
+/// Which times a client's ids have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum IdTimes {
+    /// That of sending.
+    #[default]
+    Now,
+    /// Any time in the last 365 days: devices that were offline, or send everything again after a restore.
+    Any,
+    /// A year after sending: a device with a wrong clock.
+    Ahead,
+}
+
+impl IdTimes {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Now => "now",
+            Self::Any => "any",
+            Self::Ahead => "ahead",
+        }
+    }
 }
 
 /// How the generator meets a server that does nothing.
@@ -219,7 +244,8 @@ impl EchoArgs {
         let Self { connections, in_flight, entries, time, count, json } = self.clone();
         let target = TargetArgs { json, ..TargetArgs::default() };
         let (keys, stores, resend) = (None, 1, false);
-        LoadArgs { target, connections, in_flight, entries, keys, stores, time, count, resend }
+        let ids = IdTimes::Now;
+        LoadArgs { target, connections, in_flight, entries, keys, stores, time, count, resend, ids }
     }
 }
 

@@ -9,7 +9,7 @@ use eventlog_server::model::{EntryId, PublicKey};
 use serde_json::{Value, json};
 use tokio::task::{JoinError, JoinSet, LocalSet};
 
-use super::args::{LoadArgs, TimeArgs};
+use super::args::{IdTimes, LoadArgs, TimeArgs};
 use super::process::Usages;
 use super::progress::Progress;
 use super::target::Target;
@@ -28,6 +28,7 @@ pub(super) struct Load {
     pub(super) keys: usize,
     pub(super) stores: usize,
     pub(super) time: TimeArgs,
+    pub(super) ids: IdTimes,
     /// The number of entries, instead of a duration; then there is no warm-up.
     pub(super) count: Option<u64>,
     pub(super) round: Round,
@@ -65,6 +66,7 @@ impl Load {
             keys: args.keys.unwrap_or(0).max(connections).max(stores),
             stores,
             time: args.time,
+            ids: args.ids,
             count: args.count,
             ..Self::new(connections, in_flight, args.entries.shape(defaults.2))
         }
@@ -91,6 +93,7 @@ impl Load {
             "payload_bytes": self.shape.payload,
             "keys": self.keys,
             "stores": self.stores,
+            "ids": self.ids.name(),
             "batches_per_second": self.time.rate,
             "entries": self.count,
         })
@@ -100,9 +103,13 @@ impl Load {
         let Self { connections, in_flight, stores, shape: EntryShape { batch, payload }, .. } =
             self;
         let rate = self.time.rate.map_or_else(String::new, |rate| format!(", {rate} batches/s"));
+        let ids = match self.ids {
+            IdTimes::Now => String::new(),
+            times => format!(", ids: {}", times.name()),
+        };
         format!(
             "{connections} connections, {in_flight} in flight, {batch} x {payload} bytes a batch, \
-             {stores} stores{rate}"
+             {stores} stores{rate}{ids}"
         )
     }
 }

@@ -6,6 +6,7 @@ use eventlog_server::protocol::chunk::split;
 use eventlog_server::protocol::msgpack::{encode_chunk, encode_write};
 use uuid::Uuid;
 
+use super::args::IdTimes;
 use super::rpc;
 use super::socket::Socket;
 use crate::cli::peer::Protocol;
@@ -145,45 +146,71 @@ fn places<'a>(body: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<usi
     parts.into_iter().map(place).collect()
 }
 
-/// Ids as one client makes them: `UUIDv7` with the time of sending, ascending.
+/// One year, in milliseconds.
+const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
+/// Ids as one client makes them: `UUIDv7`; with the time of sending, or a year ahead, ascending.
 pub(super) struct IdSource {
     /// What all of them share: everything but the time in the first 48 bits and the number in the last 32.
     node: u128,
     count: u32,
+    times: IdTimes,
 }
 
 impl IdSource {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(times: IdTimes) -> Self {
         let random = u128::from_be_bytes(*EntryId::now().as_bytes());
-        Self { node: random & (u128::MAX >> 48) & !u128::from(u32::MAX), count: 0 }
+        Self { node: random & (u128::MAX >> 48) & !u128::from(u32::MAX), count: 0, times }
     }
 
     /// The next `count` ids, all made at `unix_millis`.
     pub(super) fn take(&mut self, unix_millis: u64, count: usize) -> IdRange {
-        let first = u128::from(unix_millis) << 80 | self.node | u128::from(self.count);
+        let time = match self.times {
+            IdTimes::Now | IdTimes::Any => unix_millis,
+            IdTimes::Ahead => unix_millis + YEAR_MS,
+        };
+        let first = u128::from(time) << 80 | self.node | u128::from(self.count);
         self.count = self.count.wrapping_add(count as u32);
-        IdRange { first, count: count as u32 }
+        IdRange { first, count: count as u32, is_any: self.times == IdTimes::Any }
     }
 }
 
-/// Consecutive ids of one client and one moment.
+/// Consecutive ids of one client and one moment, or of any moments in the year before it.
 #[derive(Clone, Copy)]
 pub(super) struct IdRange {
     first: u128,
     count: u32,
+    is_any: bool,
 }
 
 impl IdRange {
     pub(super) fn iter(self) -> impl Iterator<Item = EntryId> {
-        (0..u128::from(self.count))
-            .map(move |n| EntryId::from_bytes((self.first + n).to_be_bytes()))
+        self.numbers().map(|number| EntryId::from_bytes(number.to_be_bytes()))
     }
 
     /// The sum of the ids, modulo 2^128.
-    pub(super) const fn sum(self) -> u128 {
-        let count = self.count as u128;
+    pub(super) fn sum(self) -> u128 {
+        if self.is_any {
+            return self.numbers().fold(0, u128::wrapping_add);
+        }
+        let count = u128::from(self.count);
         self.first.wrapping_mul(count).wrapping_add(count * count.saturating_sub(1) / 2)
     }
+
+    fn numbers(self) -> impl Iterator<Item = u128> {
+        let earlier = move |number: u128| {
+            let ms = if self.is_any { scattered(number as u64) % YEAR_MS } else { 0 };
+            number - (u128::from(ms) << 80)
+        };
+        (0..u128::from(self.count)).map(move |n| earlier(self.first + n))
+    }
+}
+
+/// A number that shows no order where `number` counts: the finalizer of splitmix64.
+const fn scattered(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// The entries that are written, with these ids.
@@ -217,7 +244,8 @@ mod tests {
     fn patched(protocol: Protocol) -> (Template, Vec<EntryId>) {
         let (first, other) = (PublicKey::new("key-1").unwrap(), PublicKey::new("key-2").unwrap());
         let mut template = Template::new(protocol, &first, EntryShape { batch: 3, payload: 20 });
-        let ids: Vec<EntryId> = IdSource::new().take(1_700_000_000_000, 3).iter().collect();
+        let ids: Vec<EntryId> =
+            IdSource::new(IdTimes::Now).take(1_700_000_000_000, 3).iter().collect();
         template.set_key(&other);
         template.set_request(0xdead_beef);
         template.set_ids(ids.iter().copied());
@@ -257,7 +285,7 @@ mod tests {
 
     #[test]
     fn ids_ascend_and_differ() {
-        let mut source = IdSource::new();
+        let mut source = IdSource::new(IdTimes::Now);
         let ids: Vec<EntryId> =
             [5, 6].map(|ms| source.take(ms, 100)).into_iter().flat_map(IdRange::iter).collect();
         assert!(ids.is_sorted_by(|a, b| a < b));
@@ -266,5 +294,25 @@ mod tests {
         let range = source.take(7, 3);
         let sum = range.iter().map(|id| u128::from_be_bytes(*id.as_bytes())).sum::<u128>();
         assert_eq!(range.sum(), sum);
+    }
+
+    #[test]
+    fn ids_of_any_time_are_in_the_year_before_and_those_of_a_wrong_clock_in_the_next() {
+        let now = 1_700_000_000_000;
+        let range = IdSource::new(IdTimes::Any).take(now, 10_000);
+        let ids: Vec<EntryId> = range.iter().collect();
+        let times: Vec<u64> = ids.iter().map(EntryId::created_at_millis).collect();
+        assert!(times.iter().all(|time| (now - YEAR_MS..=now).contains(time)));
+        for quarter in 1..4 {
+            let before = times.iter().filter(|time| **time < now - YEAR_MS / 4 * quarter).count();
+            let expected = 10_000 - 2_500 * quarter as usize;
+            assert!(before.abs_diff(expected) < 500, "{before} before quarter {quarter}");
+        }
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+        assert!(ids.iter().all(|id| id.as_bytes()[6] >> 4 == 7));
+        let sum = ids.iter().map(|id| u128::from_be_bytes(*id.as_bytes()));
+        assert_eq!(range.sum(), sum.fold(0, u128::wrapping_add));
+        let ahead = IdSource::new(IdTimes::Ahead).take(now, 1).iter().next();
+        assert_eq!(ahead.map(|id| id.created_at_millis()), Some(now + YEAR_MS));
     }
 }

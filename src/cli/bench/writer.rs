@@ -89,7 +89,7 @@ impl Writer {
             keys,
             first_due,
             batches: load.batches(number),
-            ids: IdSource::new(),
+            ids: IdSource::new(load.ids),
             in_flight: InFlight::new(load.in_flight),
             sent: 0,
             timer: None,

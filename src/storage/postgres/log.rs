@@ -17,7 +17,9 @@ use super::state::LogState;
 use super::text::to_column;
 use super::trim::trim;
 use crate::model::{EntryId, Segment, Sequence};
-use crate::storage::{AppendError, CaughtUp, ERASE_MAX, Heard, Locked, StorageError, StoreLog};
+use crate::storage::{
+    AppendError, CaughtUp, ERASE_MAX, Heard, Locked, Probed, StorageError, StoreLog,
+};
 
 /// See the module's description.
 pub(super) struct PostgresLog {
@@ -40,15 +42,17 @@ impl StoreLog for PostgresLog {
         self.state.head()
     }
 
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
-        self.state.recent(|recent| {
+    fn probe(&self, ids: &[EntryId]) -> Probed {
+        let known: Option<Vec<_>> = self.state.recent(|recent| {
             let guesses = ids.iter().map(|id| match recent.guess(*id) {
                 Guess::At(sequence) => Some(Some(sequence)),
                 Guess::Fresh => Some(None),
                 Guess::Unknown => None,
             });
             guesses.collect()
-        })
+        });
+        known
+            .map_or_else(|| Probed::all_open(ids.len()), |known| Probed { known, open: Vec::new() })
     }
 
     fn lookup(&self, ids: &[EntryId]) -> Result<Vec<Option<Sequence>>, StorageError> {

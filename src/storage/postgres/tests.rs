@@ -69,7 +69,7 @@ fn the_database_judges_who_appends_and_who_was_overtaken_goes_on_under_the_lock(
         "and what is behind it"
     );
     assert_eq!(
-        (other.head(), other.probe(&second)),
+        (other.head(), other.probe(&second).complete()),
         (at(0), Some(vec![None; 2])),
         "nothing of it is known"
     );

@@ -24,7 +24,7 @@ use super::value::store::StoreRecord;
 use crate::model::{EntryId, Segment, Sequence, StoreId};
 use crate::storage::ledger::Erased;
 use crate::storage::witness::StoreHash;
-use crate::storage::{AppendError, StorageError, StoreLog, StoreSize, behind_trimmed};
+use crate::storage::{AppendError, Probed, StorageError, StoreLog, StoreSize, behind_trimmed};
 
 /// How many entries in sled are read for their ids when a store is opened. If more entries are not indexed, the first
 /// caller that asks for an id starts their indexing.
@@ -288,7 +288,7 @@ impl StoreLog for SledLog {
         self.writes.head()
     }
 
-    fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
+    fn probe(&self, ids: &[EntryId]) -> Probed {
         self.writes.ids.probe(ids)
     }
 

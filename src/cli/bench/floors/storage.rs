@@ -57,10 +57,9 @@ pub(super) async fn find(directory: &Path, load: &Load) -> io::Result<f64> {
     let log = &alone.stores[0].log;
     let start = Instant::now();
     for batch in ids.chunks(load.shape.batch) {
-        let found = match log.probe(batch) {
-            Some(found) => found,
-            None => log.lookup(batch).map_err(io::Error::other)?,
-        };
+        let probed = log.probe(batch);
+        let found = log.lookup(&probed.open_of(batch)).map_err(io::Error::other)?;
+        let found = probed.completed(found);
         if found.contains(&None) {
             return Err(io::Error::other("the storage has lost an entry"));
         }
@@ -117,7 +116,7 @@ impl Alone {
             shape: load.shape,
             payload: random_bytes(load.shape.payload),
             origin: Origin::Client(PublicKey::new("bench").map_err(io::Error::other)?),
-            ids: IdSource::new(),
+            ids: IdSource::new(load.ids),
             batches,
             appends_max: (in_flight / batches).max(1),
             pending: VecDeque::new(),

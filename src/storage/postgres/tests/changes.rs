@@ -82,7 +82,7 @@ fn what_was_allowed_before_a_change_is_not_appended_after_it_wherever_it_was_mad
         for answer in [wait(first), wait(second)] {
             assert!(matches!(answer, Err(AppendError::Stale)), "{answer:?}");
         }
-        assert_eq!((log.head(), log.probe(&late)), (at(1), Some(vec![None; 2])));
+        assert_eq!((log.head(), log.probe(&late).complete()), (at(1), Some(vec![None; 2])));
         let locked = wait(log.lock(at(1), late.clone())).expect("locked");
         let answer = wait((locked.append)(more(2, late[0]), before));
         assert!(matches!(answer, Err(AppendError::Stale)), "{answer:?}");

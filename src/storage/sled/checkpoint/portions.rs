@@ -14,10 +14,10 @@ use crate::storage::sled::steps::{self, Step};
 use crate::storage::sled::tables::TableChanges;
 use crate::storage::sled::tree::{self, Trees};
 
-/// The size of a portion in bytes; more only if one piece, or what is merged with it, is larger.
-const PORTION_BYTES: usize = 2 << 20;
-/// The same while memory is filling up: fewer syncs, but commits wait longer for the disk.
-const PORTION_BYTES_FULL: usize = 4 << 20;
+/// The size of a portion in bytes; more only if one piece, or what is merged with it, is larger. Larger portions need
+/// fewer syncs, but commits and reads wait longer for one. And sled writes a portion at once: from some MiB on the
+/// kernel takes whole 2 MiB pages for that, which a virtual machine may first have to get from its host.
+const PORTION_BYTES: usize = 3 << 19;
 
 impl Checkpointer {
     /// Writes to sled everything that is in memory when it begins, but does not record that there.
@@ -44,14 +44,12 @@ impl Checkpointer {
     /// Writes a portion of the stores' entries.
     fn write_stores(&mut self, ends: &mut Taken<'_>, trees: &Trees) -> io::Result<()> {
         let shared = self.shared.clone();
-        let is_much = shared.budget.bytes() > 2 * shared.options.checkpoint_bytes;
-        let bytes = if is_much { PORTION_BYTES_FULL } else { PORTION_BYTES };
         let mut portion = Portion::new(trees.log(), &mut self.arena);
         let (mut staged, mut next) = (Vec::new(), ends.written);
         let mut has_more = false;
         while !has_more
             && let Some((end, last)) = ends.all.get(next)
-            && let Some(room) = bytes.checked_sub(portion.bytes()).filter(|room| *room > 0)
+            && let Some(room) = PORTION_BYTES.checked_sub(portion.bytes()).filter(|room| *room > 0)
         {
             let places = (&shared.access, trees, shared.options.times_apart);
             let one =

@@ -16,7 +16,7 @@ use crate::storage::sled::tree::{Access, Trees};
 use crate::storage::sled::watch::Reached;
 
 /// How many ids are merged in a portion: at 22 to 27 bytes each, slightly less than a portion holds.
-const IDS_MERGED: usize = 1 << 16;
+const IDS_MERGED: usize = 1 << 15;
 
 /// What becomes true of a store when the portion is in sled. Until then nobody opens the store: what sled shows of it
 /// may be gone after a failure.

@@ -34,7 +34,7 @@ impl Above {
                 // What is damaged is rebuilt when an id is looked up; the entries themselves answer as well.
                 Ok(false) | Err(Stop::Damaged(_)) => return Ok(None),
                 Err(Stop::Failed(error)) => return Err(error),
-                Err(Stop::Gone | Stop::NeedsDisk) => {}
+                Err(Stop::Gone) => {}
             }
         }
         // Merges were always faster.
@@ -51,9 +51,10 @@ impl Above {
         for run in runs.iter() {
             let ahead = run.sections.partition_point(|section| section.last <= self.id);
             for section in &run.sections[ahead..] {
-                let first = source.head(runs, section)?.page_of(self.id);
+                let Some(head) = source.head(runs, section)? else { return Ok(false) };
+                let first = head.page_of(self.id);
                 for number in first..section.pages as usize {
-                    let page = source.page(runs, section, number)?;
+                    let Some(page) = source.page(runs, section, number)? else { return Ok(false) };
                     found.extend(page.above(self.id).filter(|sequence| *sequence < self.before));
                     // Some are there twice: in the middle of a merge, and in memory as well as in a section.
                     if found.len() / 4 > self.count_max {

@@ -16,8 +16,8 @@ use super::runs::Runs;
 use super::tail::Tail;
 use super::{SEAL_IDS_MAX, SEAL_IDS_MIN, Slots};
 use crate::model::{EntryId, Sequence};
-use crate::storage::StorageError;
 use crate::storage::sled::value::Malformed;
+use crate::storage::{Probed, StorageError};
 
 /// How often a lookup begins again because a merge was faster.
 pub(super) const TRIES: usize = 8;
@@ -64,8 +64,6 @@ pub(super) struct Source<'a> {
 /// Why a search did not complete.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// Something is not in the cache.
-    NeedsDisk,
     /// A section was merged with others since it was found.
     Gone,
     Damaged(Arc<str>),
@@ -172,11 +170,16 @@ impl Known {
     }
 }
 
-/// The sequence of each id that the store has, if that can be told without the disk.
-pub(super) fn probe(ids: &[EntryId], cache: &Cache, begun: Begun) -> Option<Vec<Option<Sequence>>> {
-    let Begun { mut answers, runs } = begun;
-    runs.search(ids, &mut answers, Source { cache, slots: None }).ok()?;
-    Some(answers)
+/// The sequence of each id that the store has, as far as that can be told without the disk.
+pub(super) fn probe(ids: &[EntryId], cache: &Cache, begun: Begun) -> Probed {
+    let Begun { answers: mut known, runs } = begun;
+    let searched = runs.search(ids, &mut known, Source { cache, slots: None });
+    // After an error, a lookup finds out more.
+    let mut open = searched.unwrap_or_else(|_| (0..ids.len()).collect());
+    open.retain(|at| known[*at].is_none());
+    open.sort_unstable();
+    open.dedup();
+    Probed { known, open }
 }
 
 /// The sequence of each id, if the store has it. `begin` calls [`Known::begin`], under the lock that protects it.
@@ -192,11 +195,12 @@ pub(super) fn lookup(
         let Begun { mut answers, runs } = begin()?;
         tries -= 1;
         match runs.search(ids, &mut answers, source) {
-            Ok(()) => return Ok(answers),
+            // With slots, nothing stays open.
+            Ok(_) => return Ok(answers),
             Err(Stop::Failed(error)) => return Err(Unknown::Failed(error)),
             Err(Stop::Damaged(finding)) => return Err(Unknown::Damaged(runs.seed, finding)),
-            Err(Stop::Gone | Stop::NeedsDisk) if tries > 0 => {}
-            Err(Stop::Gone | Stop::NeedsDisk) => {
+            Err(Stop::Gone) if tries > 0 => {}
+            Err(Stop::Gone) => {
                 return Err(Unknown::Damaged(runs.seed, "slots of ids are empty".into()));
             }
         }
@@ -204,24 +208,26 @@ pub(super) fn lookup(
 }
 
 impl Runs {
-    /// Fills in the missing answers.
+    /// Fills in the missing answers. Returns the positions of ids that may be in something which is not in the cache, some
+    /// of them repeatedly, if `source` has no slots.
     fn search(
         &self,
         ids: &[EntryId],
         answers: &mut [Option<Sequence>],
         source: Source<'_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<Vec<usize>, Stop> {
+        let mut open = Vec::new();
         let mut wanted = self.wanted(ids, answers);
         for run in self.iter() {
             if wanted.is_empty() {
                 break;
             }
             let search = Search { runs: self, source, sections: &run.sections };
-            if search.fill_in(&wanted, answers)? {
+            if search.fill_in(&wanted, answers, &mut open)? {
                 wanted.retain(|wanted| answers[wanted.at].is_none());
             }
         }
-        Ok(())
+        Ok(open)
     }
 
     /// The unanswered ids that a section may have, ascending.
@@ -257,9 +263,15 @@ struct Candidate<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Fills in the answers for those of `wanted`, which ascend, that the run has. True if there are any.
-    fn fill_in(&self, wanted: &[Wanted], answers: &mut [Option<Sequence>]) -> Result<bool, Stop> {
-        let (opened, mut candidates) = self.candidates(wanted)?;
+    /// Fills in the answers for those of `wanted`, which ascend, that the run has. True if there are any. Adds those to
+    /// `open` for which something is not in the cache.
+    fn fill_in(
+        &self,
+        wanted: &[Wanted],
+        answers: &mut [Option<Sequence>],
+        open: &mut Vec<usize>,
+    ) -> Result<bool, Stop> {
+        let (opened, mut candidates) = self.candidates(wanted, open)?;
         // Three passes over all of them, with little work each: so the processor waits for the memory of several at a
         // time.
         candidates.retain(|candidate| {
@@ -270,8 +282,12 @@ impl<'a> Search<'a> {
             let (section, head) = &opened[at];
             let key = (at, head.page_of(wanted.id));
             let page = match last.take().filter(|(last, _)| *last == key) {
-                Some((_, page)) => page,
+                Some((_, page)) => Some(page),
                 None => self.source.page(self.runs, section, key.1)?,
+            };
+            let Some(page) = page else {
+                open.push(wanted.at);
+                continue;
             };
             answers[wanted.at] = page.find(wanted.id);
             found |= answers[wanted.at].is_some();
@@ -284,9 +300,10 @@ impl<'a> Search<'a> {
     fn candidates<'w>(
         &self,
         wanted: &'w [Wanted],
+        open: &mut Vec<usize>,
     ) -> Result<(Vec<Opened<'a>>, Vec<Candidate<'w>>), Stop> {
         let mut opened: Vec<Opened<'a>> = Vec::new();
-        let mut candidates = Vec::new();
+        let (mut candidates, mut absent) = (Vec::new(), None);
         let mut rest = self.sections;
         for wanted in wanted {
             if rest.first().is_some_and(|section| section.last < wanted.id) {
@@ -296,8 +313,16 @@ impl<'a> Search<'a> {
             if wanted.id < section.first {
                 continue;
             }
-            if opened.last().is_none_or(|(last, _)| last.number != section.number) {
-                opened.push((section, self.source.head(self.runs, section)?));
+            let is_open = opened.last().is_some_and(|(last, _)| last.number == section.number);
+            if !is_open && absent != Some(section.number) {
+                match self.source.head(self.runs, section)? {
+                    Some(head) => opened.push((section, head)),
+                    None => absent = Some(section.number),
+                }
+            }
+            if absent == Some(section.number) {
+                open.push(wanted.at);
+                continue;
             }
             let at = opened.len() - 1;
             let bucket = opened[at].1.bucket(wanted.hash);
@@ -308,7 +333,8 @@ impl<'a> Search<'a> {
 }
 
 impl Source<'_> {
-    pub(super) fn head(&self, runs: &Runs, section: &Section) -> Result<Arc<Head>, Stop> {
+    /// `None` if it is not in the cache, and there are no slots.
+    pub(super) fn head(&self, runs: &Runs, section: &Section) -> Result<Option<Arc<Head>>, Stop> {
         let cached = self.part(runs, section, 0, |part, bytes| {
             let head = Head::decode(part, bytes)?;
             let is_its_head = head.is_of(section);
@@ -316,22 +342,29 @@ impl Source<'_> {
                 .then(|| Cached::Head(Arc::new(head)))
                 .ok_or(Malformed("head of ids: it is another section's"))
         })?;
-        let Cached::Head(head) = cached else { return Err(mixed_up(section)) };
-        Ok(head)
+        match cached {
+            Some(Cached::Head(head)) => Ok(Some(head)),
+            Some(Cached::Page(_)) => Err(mixed_up(section)),
+            None => Ok(None),
+        }
     }
 
+    /// `None` if it is not in the cache, and there are no slots.
     pub(super) fn page(
         &self,
         runs: &Runs,
         section: &Section,
         number: usize,
-    ) -> Result<Arc<Page>, Stop> {
+    ) -> Result<Option<Arc<Page>>, Stop> {
         // The head comes before the pages.
         let cached = self.part(runs, section, number as u32 + 1, |part, bytes| {
             Page::decode(part, bytes).map(|page| Cached::Page(Arc::new(page)))
         })?;
-        let Cached::Page(page) = cached else { return Err(mixed_up(section)) };
-        Ok(page)
+        match cached {
+            Some(Cached::Page(page)) => Ok(Some(page)),
+            Some(Cached::Head(_)) => Err(mixed_up(section)),
+            None => Ok(None),
+        }
     }
 
     fn part(
@@ -340,19 +373,19 @@ impl Source<'_> {
         section: &Section,
         part: u32,
         decode: impl Fn(Part, &Bytes) -> Result<Cached, Malformed>,
-    ) -> Result<Cached, Stop> {
+    ) -> Result<Option<Cached>, Stop> {
         let key = Key { seed: runs.seed.tag(), section: section.number, part };
         if let Some(cached) = self.cache.get(key) {
-            return Ok(cached);
+            return Ok(Some(cached));
         }
-        let slots = self.slots.ok_or(Stop::NeedsDisk)?;
+        let Some(slots) = self.slots else { return Ok(None) };
         let slot = section.slot + u64::from(part);
         let bytes = slots.slot(slot).map_err(Stop::Failed)?.ok_or(Stop::Gone)?;
         let part = Part { ordinal: runs.ordinal, section: section.number, number: part };
         let cached = decode(part, &bytes);
         let cached = cached.map_err(|error| Stop::Damaged(error.to_string().into()))?;
         self.cache.insert(key, cached.clone());
-        Ok(cached)
+        Ok(Some(cached))
     }
 }
 

@@ -20,8 +20,8 @@ use super::index::{Index, Staged};
 use super::lookup::{Known, Unknown, lookup, probe};
 use super::{Changes, Slots};
 use crate::model::{EntryId, Segment, Sequence};
-use crate::storage::StorageError;
 use crate::storage::sled::gaps::Gaps;
+use crate::storage::{Probed, StorageError};
 
 /// What is known about the ids of an open store.
 ///
@@ -117,9 +117,11 @@ impl Ids {
     }
 
     /// See [`StoreLog::probe`](crate::storage::StoreLog::probe).
-    pub(crate) fn probe(&self, ids: &[EntryId]) -> Option<Vec<Option<Sequence>>> {
-        let begun = self.known.lock().begin(ids).ok()?;
-        probe(ids, &self.cache, begun).map(|places| self.sequences(places))
+    pub(crate) fn probe(&self, ids: &[EntryId]) -> Probed {
+        let begun = self.known.lock().begin(ids);
+        let Ok(begun) = begun else { return Probed::all_open(ids.len()) };
+        let Probed { known, open } = probe(ids, &self.cache, begun);
+        Probed { known: self.sequences(known), open }
     }
 
     /// See [`StoreLog::lookup`](crate::storage::StoreLog::lookup).

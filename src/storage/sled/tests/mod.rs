@@ -115,15 +115,15 @@ fn fresh_ids_and_recent_ones_need_no_disk() {
     append(&*subject.storage().open(&store("a")).expect("open"), &recent, 10);
     for _ in 0..2 {
         let log = subject.storage().open(&store("a")).expect("open");
-        assert_eq!(log.probe(&ids(1_000)), Some(vec![None; 1_000]));
-        assert_eq!(log.probe(&recent[9..]), Some(vec![Some(log.head())]));
+        assert_eq!(log.probe(&ids(1_000)).complete(), Some(vec![None; 1_000]));
+        assert_eq!(log.probe(&recent[9..]).complete(), Some(vec![Some(log.head())]));
         subject.reopen();
     }
     let log = subject.storage().open(&store("a")).expect("open");
     let under_way = segments(log.head().next(), &ids(1), 10, &client("alice"));
     let id = under_way[0].ids().next().expect("one").1;
     drop(log.append(under_way));
-    assert_eq!(log.probe(&[id]), Some(vec![Some(Sequence::FIRST.plus(10))]));
+    assert_eq!(log.probe(&[id]).complete(), Some(vec![Some(Sequence::FIRST.plus(10))]));
 }
 
 #[test]

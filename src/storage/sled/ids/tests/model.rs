@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{Ids, Kind, Random, Subject};
 use crate::model::{EntryId, Sequence};
+use crate::storage::Probed;
 use crate::storage::sled::ids::above::Above;
 use crate::storage::sled::ids::lookup::{lookup, probe};
 
@@ -113,9 +114,10 @@ impl Checked {
         let found = lookup(&asked, cache, disk, begin).expect("looked up");
         assert_eq!(found, expected);
         let begun = self.subject.known.lock().begin(&asked).expect("no gap");
-        if let Some(probed) = probe(&asked, cache, begun) {
-            assert_eq!(probed, expected);
-        }
+        let Probed { mut known, open } = probe(&asked, cache, begun);
+        open.iter().for_each(|at| assert_eq!(known[*at], None));
+        open.iter().for_each(|at| known[*at] = expected[*at]);
+        assert_eq!(known, expected);
     }
 
     fn above(&mut self) {

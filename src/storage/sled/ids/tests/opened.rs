@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{Batch, Disk, Ids as Made, Kind, ORDINAL};
 use crate::model::{EntryId, Sequence};
-use crate::storage::StorageError;
 use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::ids::cache::Cache;
 use crate::storage::sled::ids::{Ids, Index, SEAL_IDS_MAX, SEAL_IDS_MIN, Unknown};
+use crate::storage::{Probed, StorageError};
 
 struct Opened {
     disk: RefCell<Disk>,
@@ -145,7 +145,7 @@ fn another_store_knows_nothing_of_them() {
     opened.push(made.take(Kind::Fresh, SEAL_IDS_MIN));
     assert!(opened.stage(Outcome::Settled));
     let other = Ids::none(Arc::new(Cache::new(1 << 20)));
-    assert_eq!(other.probe(&opened.all), Some(vec![None; opened.all.len()]));
+    assert_eq!(other.probe(&opened.all).complete(), Some(vec![None; opened.all.len()]));
     assert_ne!(ORDINAL, 0);
 }
 
@@ -174,7 +174,7 @@ fn nothing_is_told_while_an_index_is_made_again() {
     opened.begin_again();
     let (new, known) = (made.take(Kind::Fresh, 1), opened.all[5]);
     for id in [new[0], known, opened.all[opened.all.len() - 1]] {
-        assert_eq!(opened.ids.probe(&[id]), None);
+        assert_eq!(opened.ids.probe(&[id]).complete(), None);
         let found = opened.ids.lookup(&[id], &*opened.disk.borrow());
         assert!(matches!(found, Err(Unknown::Gap)), "{found:?}");
     }
@@ -188,7 +188,28 @@ fn nothing_is_told_while_an_index_is_made_again() {
     opened.fill(7_000);
     while opened.stage(Outcome::Settled) {}
     opened.check();
-    assert_eq!(opened.ids.probe(&new), Some(vec![None]));
+    assert_eq!(opened.ids.probe(&new).complete(), Some(vec![None]));
+}
+
+#[test]
+fn only_ids_that_may_be_on_disk_stay_open() {
+    let (mut opened, mut made) = sealed(&[Kind::Spread, Kind::Spread]);
+    opened.push(made.take(Kind::Fresh, 100));
+    let index = opened.disk.borrow().load().expect("records");
+    let next = index.sealed().next();
+    let nothing_is_cached = Arc::new(Cache::new(1 << 20));
+    opened.ids = Ids::new(index, next, 0, nothing_is_cached, Gaps::default());
+    opened.ids.push(opened.all[next.get() as usize - 1..].iter().copied());
+    let new = made.take(Kind::Fresh, 1)[0];
+    let asked = [opened.all[5], new, opened.all[opened.all.len() - 1], opened.all[7]];
+    let probed = opened.ids.probe(&asked);
+    let head = Some(opened.head());
+    assert_eq!(probed, Probed { known: vec![None, None, head, None], open: vec![0, 3] });
+    let found = opened.ids.lookup(&[asked[0], asked[3]], &*opened.disk.borrow()).expect("found");
+    let at = |n| Some(Sequence::ZERO.plus(n));
+    assert_eq!(probed.completed(found), [at(6), None, head, at(8)]);
+    // By now it is in the cache.
+    assert_eq!(opened.ids.probe(&asked[..1]).complete(), Some(vec![at(6)]));
 }
 
 #[test]
@@ -202,7 +223,7 @@ fn an_index_that_is_older_than_what_was_told_is_noticed() {
     opened.ids.forget();
     opened.push(made.take(Kind::Spread, SEAL_IDS_MIN));
     opened.stage(Outcome::Settled);
-    assert_eq!(opened.ids.probe(&made.take(Kind::Fresh, 1)), None);
+    assert_eq!(opened.ids.probe(&made.take(Kind::Fresh, 1)).complete(), None);
     opened.fill(SEAL_IDS_MAX);
     while opened.stage(Outcome::Settled) {}
     opened.check();
