@@ -14,7 +14,7 @@
 //! parts from 1.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -35,17 +35,118 @@ const LEVEL: i32 = 1;
 /// How much is searched at once for the next chunk after a fault.
 const SEARCH_BYTES: usize = 64 << 10;
 
-/// Compresses frames into a file.
-pub(super) struct ChunkWriter<'a> {
-    file: &'a File,
-    compressor: zstd::bulk::Compressor<'static>,
-    plain: Vec<u8>,
-    /// The compressed bytes of a chunk. It is kept so that its memory is reused.
-    data: Vec<u8>,
+/// Frames that are compressed together, before that.
+#[derive(Debug, Default)]
+pub(crate) struct Plain {
+    bytes: Vec<u8>,
+    frames: u64,
     first: Position,
-    written: Written,
+    last: Position,
+    time_ms: u64,
+}
+
+impl Plain {
+    /// Adds a frame that follows the last one; `body` is the parts of its body, which has this many bytes.
+    pub(crate) fn add<'a>(
+        &mut self,
+        (position, time_ms): (Position, u64),
+        body_bytes: usize,
+        body: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        if self.frames == 0 {
+            self.first = position;
+        }
+        self.bytes.reserve(FRAME_HEAD_BYTES + body_bytes);
+        self.bytes.extend_from_slice(&frame_head((position, time_ms), body_bytes));
+        body.into_iter().for_each(|part| self.bytes.extend_from_slice(part));
+        (self.last, self.time_ms) = (position, time_ms);
+        self.frames += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Whether it has as much as a chunk should have.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= PLAIN_BYTES
+    }
+
+    /// The number of its first frame.
+    pub(crate) fn first(&self) -> Position {
+        self.first
+    }
+
+    /// Removes the frames, and keeps the memory unless it is far more than a chunk needs.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(PLAIN_BYTES * 2);
+        self.frames = 0;
+    }
+}
+
+/// Compresses. Its memory is reused.
+pub(crate) struct Press {
+    compressor: zstd::bulk::Compressor<'static>,
+    data: Vec<u8>,
+}
+
+impl Press {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        Ok(Self { compressor, data: Vec::new() })
+    }
+
+    /// The chunk of `plain`: its label, and the compressed bytes.
+    fn press(&mut self, plain: &Plain) -> io::Result<([u8; LABEL_BYTES], &[u8])> {
+        let Self { compressor, data } = self;
+        data.clear();
+        data.reserve(zstd::zstd_safe::compress_bound(plain.bytes.len()));
+        compressor.compress_to_buffer(&plain.bytes, data)?;
+        let number = |len: usize| u32::try_from(len).map_err(io::Error::other);
+        let mut label = [0; LABEL_BYTES];
+        label[..8].copy_from_slice(&SKIPPED);
+        label[12..16].copy_from_slice(&crc32fast::hash(data).to_be_bytes());
+        label[16..20].copy_from_slice(&number(data.len())?.to_be_bytes());
+        label[20..24].copy_from_slice(&number(plain.bytes.len())?.to_be_bytes());
+        label[24..32].copy_from_slice(&plain.first.0.to_be_bytes());
+        label[32..].copy_from_slice(&plain.last.0.to_be_bytes());
+        let sum = sum(0, &label[8..]);
+        label[8..12].copy_from_slice(&sum.to_be_bytes());
+        Ok((label, data))
+    }
+}
+
+/// The chunks of a file that is being written.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    pub(super) file: File,
     /// Where the next chunk goes.
     at: u64,
+    pub(super) written: Written,
+}
+
+impl Chunks {
+    /// Of an empty file: the first chunk goes to `at`.
+    pub(super) fn new(file: File, at: u64) -> Self {
+        Self { file, at, written: Written::default() }
+    }
+
+    /// Adds a chunk with the frames of `plain`, unless it has none.
+    pub(super) fn add(&mut self, press: &mut Press, plain: &Plain) -> io::Result<()> {
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let (label, data) = press.press(plain)?;
+        self.file.write_all_at(&label, self.at)?;
+        self.file.write_all_at(data, self.at + LABEL_BYTES as u64)?;
+        let bytes = (LABEL_BYTES + data.len()) as u64;
+        write_back(&self.file, self.at, bytes);
+        self.at += bytes;
+        self.written.add(plain);
+        Ok(())
+    }
 }
 
 /// What was written, or read.
@@ -58,68 +159,25 @@ pub(super) struct Written {
 }
 
 impl Written {
-    pub(super) fn add(&mut self, frame: FoundFrame<'_>) {
+    fn add(&mut self, plain: &Plain) {
+        self.sum_up(&plain.bytes);
+        self.frames += plain.frames;
+        (self.last, self.time_ms) = (plain.last, plain.time_ms);
+    }
+
+    /// Adds what a chunk was found to have.
+    pub(super) fn add_found(&mut self, found: Frames<'_>) {
+        self.sum_up(found.0);
+        for frame in found {
+            self.frames += 1;
+            (self.last, self.time_ms) = (frame.position, frame.time_ms);
+        }
+    }
+
+    fn sum_up(&mut self, bytes: &[u8]) {
         let mut sum = crc32fast::Hasher::new_with_initial(self.sum);
-        sum.update(&frame_head(&frame));
-        sum.update(frame.body);
+        sum.update(bytes);
         self.sum = sum.finalize();
-        self.frames += 1;
-        self.last = frame.position;
-        self.time_ms = frame.time_ms;
-    }
-}
-
-impl<'a> ChunkWriter<'a> {
-    /// Writes at the current position of `file`.
-    pub(super) fn new(mut file: &'a File) -> io::Result<Self> {
-        let at = file.stream_position()?;
-        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
-        compressor.include_checksum(true)?;
-        let (plain, first) = (Vec::with_capacity(PLAIN_BYTES * 2), Position(0));
-        let (data, written) = (Vec::new(), Written::default());
-        Ok(Self { file, compressor, plain, data, first, written, at })
-    }
-
-    pub(super) fn write(&mut self, frame: FoundFrame<'_>) -> io::Result<()> {
-        if self.plain.is_empty() {
-            self.first = frame.position;
-        }
-        self.plain.extend_from_slice(&frame_head(&frame));
-        self.plain.extend_from_slice(frame.body);
-        self.written.add(frame);
-        if self.plain.len() >= PLAIN_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    pub(super) fn finish(mut self) -> io::Result<Written> {
-        self.flush()?;
-        Ok(self.written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.plain.is_empty() {
-            return Ok(());
-        }
-        let data = &mut self.data;
-        data.clear();
-        data.reserve(zstd::zstd_safe::compress_bound(self.plain.len()));
-        self.compressor.compress_to_buffer(&self.plain, data)?;
-        let number = |len: usize| u32::try_from(len).map_err(io::Error::other);
-        let mut label = [0; LABEL_BYTES];
-        label[..8].copy_from_slice(&SKIPPED);
-        label[12..16].copy_from_slice(&crc32fast::hash(data).to_be_bytes());
-        label[16..20].copy_from_slice(&number(data.len())?.to_be_bytes());
-        label[20..24].copy_from_slice(&number(self.plain.len())?.to_be_bytes());
-        label[24..32].copy_from_slice(&self.first.0.to_be_bytes());
-        label[32..].copy_from_slice(&self.written.last.0.to_be_bytes());
-        let sum = sum(0, &label[8..]);
-        label[8..12].copy_from_slice(&sum.to_be_bytes());
-        self.file.write_all(&label)?;
-        self.file.write_all(data)?;
-        self.plain.clear();
-        let bytes = (LABEL_BYTES + data.len()) as u64;
-        write_back(self.file, self.at, bytes);
-        self.at += bytes;
-        Ok(())
     }
 }
 
@@ -138,11 +196,11 @@ fn write_back(file: &File, at: u64, bytes: u64) {
     let _ = (file, at, bytes);
 }
 
-fn frame_head(frame: &FoundFrame<'_>) -> [u8; FRAME_HEAD_BYTES] {
+fn frame_head((position, time_ms): (Position, u64), body_bytes: usize) -> [u8; FRAME_HEAD_BYTES] {
     let mut head = [0; FRAME_HEAD_BYTES];
-    head[..8].copy_from_slice(&frame.position.0.to_be_bytes());
-    head[8..16].copy_from_slice(&frame.time_ms.to_be_bytes());
-    head[16..].copy_from_slice(&(frame.body.len() as u32).to_be_bytes());
+    head[..8].copy_from_slice(&position.0.to_be_bytes());
+    head[8..16].copy_from_slice(&time_ms.to_be_bytes());
+    head[16..].copy_from_slice(&(body_bytes as u32).to_be_bytes());
     head
 }
 

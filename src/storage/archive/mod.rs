@@ -18,6 +18,7 @@
 
 mod chunk;
 mod damage;
+mod draft;
 mod head;
 mod names;
 mod read;
@@ -32,7 +33,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use chunk::{Plain, Press};
 pub(crate) use damage::{ArchiveDamage, ArchiveDamageKind, ArchiveError};
+pub(crate) use draft::Draft;
 pub(crate) use names::Kind;
 pub(crate) use read::Archived;
 pub(crate) use retention::Retention;

@@ -8,9 +8,12 @@ use proptest::sample::Index;
 use tempfile::TempDir;
 
 use super::{
-    Archive, ArchiveDamage, ArchiveDamageKind, ArchiveError, Archived, ArchivedFile, Kind,
+    Archive, ArchiveDamage, ArchiveDamageKind, ArchiveError, Archived, ArchivedFile, Draft, Kind,
+    Plain, Press,
 };
-use crate::storage::commit_log::{self, FinishedFile, Generation, Log, LogOptions, Position};
+use crate::storage::commit_log::{
+    self, Appended, FinishedFile, FoundFrame, Generation, Log, LogOptions, Position,
+};
 
 const GENERATION: Generation = Generation([7; 16]);
 
@@ -44,13 +47,30 @@ fn log(folder: &TempDir) -> Log {
     commit_log::create(options, Position(0)).expect("a log")
 }
 
-fn append(log: &mut Log, frames: std::ops::RangeInclusive<u64>) {
-    for number in frames {
+fn append(log: &mut Log, frames: std::ops::RangeInclusive<u64>) -> Vec<Appended> {
+    let append = |number| {
         let body = body(number);
         let mut frame = log.writer.frame(body.len() as u64).expect("a frame");
         frame.write(&body);
-        log.writer.append(frame, number * 10).expect("appended");
+        log.writer.append(frame, number * 10).expect("appended")
+    };
+    frames.map(append).collect()
+}
+
+/// A draft of the log file of `frames`, with all of them.
+fn draft(archive: &Archive, frames: &[Appended]) -> Draft {
+    let (file, first) = (frames[0].file(), frames[0].file_first);
+    let mut draft = archive.draft(file, first).expect("a draft");
+    let (mut press, mut plain) = (Press::new().expect("a press"), Plain::default());
+    for (at, frame) in frames.iter().enumerate() {
+        let bytes = frame.body_bytes() as usize;
+        plain.add((frame.position, frame.time_ms), bytes, frame.body());
+        if plain.is_full() || at + 1 == frames.len() {
+            draft.add(&mut press, &plain, frame.next).expect("added");
+            plain.clear();
+        }
     }
+    draft
 }
 
 fn finish(log: &mut Log) -> Vec<FinishedFile> {
@@ -95,7 +115,7 @@ static EXAMPLE: LazyLock<(TempDir, Vec<ArchivedFile>)> = LazyLock::new(|| {
     base(&archive, 1, 0, &[b"one", b"two"]);
     append(&mut log, 1..=LAST);
     for file in finish(&mut log) {
-        archive.write_log(&file).expect("written");
+        archive.write_log(&file, None).expect("written");
     }
     let listing = archive.files().expect("listed");
     assert_eq!(listing.unreadable, []);
@@ -162,7 +182,7 @@ fn a_newer_base_stands_for_what_is_before_it() {
     finish(&mut log);
     append(&mut log, 3..=3);
     for file in finish(&mut log) {
-        archive.write_log(&file).expect("written");
+        archive.write_log(&file, None).expect("written");
     }
     base(&archive, 2, 2, &[b"first two"]);
     let found = read(&archive);
@@ -175,17 +195,89 @@ fn what_is_archived_already_is_left_alone_and_what_was_spoiled_is_written_again(
     let (mut log, archive) = (log(&folder), archive(&folder));
     append(&mut log, 1..=6);
     let file = &finish(&mut log)[0];
-    let written = archive.write_log(file).expect("written").expect("frames");
+    let written = archive.write_log(file, None).expect("written").expect("frames");
     let modified = || written.path.metadata().expect("a file").modified().expect("a time");
     let before = modified();
-    assert_eq!(archive.write_log(file).expect("written"), Some(written.clone()));
+    assert_eq!(archive.write_log(file, None).expect("written"), Some(written.clone()));
     assert_eq!(modified(), before);
     let mut bytes = std::fs::read(&written.path).expect("a file");
     let whole = bytes.clone();
     bytes[600] ^= 0xff;
     std::fs::write(&written.path, bytes).expect("written");
-    archive.write_log(file).expect("written");
+    archive.write_log(file, None).expect("written");
     assert_eq!(std::fs::read(&written.path).expect("a file"), whole);
+}
+
+#[test]
+fn what_is_in_a_draft_is_not_read_again_and_the_rest_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut log = log(&folder);
+    // The last but one is larger than a file, and gets one of its own.
+    let frames = append(&mut log, 1..=15);
+    let files = finish(&mut log);
+    let read_only = Archive::open(folder.path().join("read"), GENERATION).expect("an archive");
+    let mut drafted = 0;
+    for file in &files {
+        let of_file: Vec<&Appended> =
+            frames.iter().filter(|frame| frame.file() == file.number).collect();
+        let first = frames.iter().position(|frame| frame.file() == file.number).expect("frames");
+        let of_file = &frames[first..first + of_file.len()];
+        let as_read = read_only.write_log(file, None).expect("written").expect("frames");
+        let as_read = std::fs::read(as_read.path).expect("a file");
+        let whole = std::fs::read(&file.path).expect("the log file");
+        for count in 1..=of_file.len() {
+            let folder = folder.path().join(format!("{}-{count}", file.number));
+            let archive = Archive::open(folder, GENERATION).expect("an archive");
+            let draft = draft(&archive, &of_file[..count]);
+            // What the draft has is lost on disk.
+            let mut damaged = whole.clone();
+            let end = of_file[count - 1].next.block as usize * 512;
+            damaged[512..end].fill(0);
+            std::fs::write(&file.path, damaged).expect("written");
+            let written = archive.write_log(file, Some(draft)).expect("written").expect("frames");
+            assert!(written.has_all());
+            if count == of_file.len() {
+                assert_eq!(std::fs::read(&written.path).expect("a file"), as_read);
+            }
+            let mut found = Vec::new();
+            let collect = |frame: FoundFrame<'_>| {
+                found.push((frame.position.0, frame.body.to_vec()));
+                Ok::<(), ArchiveError>(())
+            };
+            written.each(collect).expect("readable");
+            assert!(found == expected(file.first.0..=file.last.0));
+            drafted += 1;
+        }
+        std::fs::write(&file.path, whole).expect("written");
+    }
+    assert!(files.len() > 2 && drafted == 15);
+}
+
+#[test]
+fn only_a_draft_of_the_same_log_file_is_used_and_none_leaves_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, archive) = (log(&folder), archive(&folder));
+    let mut frames = append(&mut log, 1..=2);
+    log.writer.finish_file().expect("finished");
+    frames.extend(append(&mut log, 4..=5));
+    let files = finish(&mut log);
+    let names = || std::fs::read_dir(&archive.folder).expect("a folder").count();
+    let begun = draft(&archive, &frames[..2]);
+    assert_eq!(names(), 1);
+    drop(begun);
+    assert_eq!(names(), 0);
+    let other = draft(&archive, &frames[..1]);
+    archive.write_log(&files[1], Some(other)).expect("written");
+    let more = draft(&archive, &frames[..2]);
+    archive
+        .write_log(&FinishedFile { last: Position(1), ..files[0].clone() }, Some(more))
+        .expect("written");
+    assert_eq!(names(), 2);
+    let read = archive.files().expect("listed").files;
+    assert_eq!(
+        read.iter().map(|file| (file.first.0, file.frames)).collect::<Vec<_>>(),
+        [(1, 1), (3, 2)]
+    );
 }
 
 #[test]
@@ -223,7 +315,7 @@ fn a_file_without_frames_is_not_archived() {
     append(&mut log, 1..=1);
     let mut file = finish(&mut log).remove(0);
     file.last = Position(0);
-    assert_eq!(archive(&folder).write_log(&file).expect("nothing to do"), None);
+    assert_eq!(archive(&folder).write_log(&file, None).expect("nothing to do"), None);
 }
 
 #[test]
@@ -237,7 +329,7 @@ fn a_log_file_with_a_gap_is_archived_and_the_gap_is_told() {
     // The first frame has three blocks after the header.
     bytes[512..1_024].fill(0);
     std::fs::write(&file.path, bytes).expect("written");
-    archive.write_log(&file).expect("written");
+    archive.write_log(&file, None).expect("written");
     let found = read(&archive);
     assert_eq!(found.frames.len(), 1);
     let [damage] = &*found.damages else { panic!("{:?}", found.damages) };
@@ -250,7 +342,7 @@ fn a_rewritten_file_takes_the_place_of_the_old_one_also_after_a_crash() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut log, archive_before) = (log(&folder), archive(&folder));
     append(&mut log, 1..=2);
-    let written = archive_before.write_log(&finish(&mut log)[0]);
+    let written = archive_before.write_log(&finish(&mut log)[0], None);
     let written = written.expect("written").expect("frames");
     // This simulates that the process ended before it removed the old one, and while it wrote another one.
     let rewritten = written.path.with_file_name("00000001.2.log.zst");

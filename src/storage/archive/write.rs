@@ -3,23 +3,24 @@
 //! Keeps: a file gets its name once it is on disk and was read back from there; so after a crash, it is complete or is
 //! written again. Leaves out: when the log file may be reused (after this has returned).
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
+use std::fs::File;
 use std::path::Path;
 
-use super::chunk::{ChunkReader, ChunkWriter, Written};
+use super::chunk::{ChunkReader, Chunks, Plain, Press, Written};
+use super::draft::Draft;
 use super::head::{self, HEAD_BYTES};
-use super::names::{self, Kind, Name};
+use super::names::{Kind, Name};
 use super::{Archive, ArchiveError, ArchivedFile, TAILS_FROM, sync_folder};
 use crate::storage::commit_log::{FinishedFile, Found, FoundFrame, Position};
 
 impl Archive {
-    /// Archives the frames of `log`, unless that was already done. Writes nothing for a file without frames. If `log`
-    /// has lost frames, the rest is archived, and reading it reports what is missing. The file is on disk when this
-    /// returns.
+    /// Archives the frames of `log`, unless that was already done; `draft`, if there is one, has the first of them, and the others
+    /// are read from `log`. Writes nothing for a file without frames. If `log` has lost frames, the rest is archived, and
+    /// reading it reports what is missing. The file is on disk when this returns.
     pub(crate) fn write_log(
         &self,
         log: &FinishedFile,
+        draft: Option<Draft>,
     ) -> Result<Option<ArchivedFile>, ArchiveError> {
         if log.last < log.first {
             return Ok(None);
@@ -32,13 +33,16 @@ impl Archive {
             return Ok(Some(file));
         }
         let name = Name { number: log.number, kind: Kind::Log, version: 1 };
+        let draft = draft.filter(|draft| draft.begins(log));
+        let from = draft.as_ref().and_then(Draft::next);
         let frames = |write: &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>| {
-            log.read(self.generation, |found| match found {
+            log.read(self.generation, from, |found| match found {
                 Found::Frame(frame) => write(frame),
                 Found::Damage(_) => Ok(()),
             })
         };
-        self.write(&name, (log.first, log.last), frames).map(Some)
+        let draft = draft.map_or_else(|| Draft::new(&name.path(&self.folder)), Ok)?;
+        self.complete(draft, &name, (log.first, log.last), frames).map(Some)
     }
 
     /// Writes the frames from `first` to `last`, which `fill` supplies, to a file that sorts behind all others in its
@@ -79,41 +83,50 @@ impl Archive {
     pub(super) fn write(
         &self,
         name: &Name,
+        frames: (Position, Position),
+        fill: impl FnOnce(
+            &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>,
+        ) -> Result<(), ArchiveError>,
+    ) -> Result<ArchivedFile, ArchiveError> {
+        self.complete(Draft::new(&name.path(&self.folder))?, name, frames, fill)
+    }
+
+    /// Makes `draft` the file with this name, after adding the frames that `fill` gives.
+    fn complete(
+        &self,
+        mut draft: Draft,
+        name: &Name,
         (first, last): (Position, Position),
         fill: impl FnOnce(
             &mut dyn FnMut(FoundFrame<'_>) -> Result<(), ArchiveError>,
         ) -> Result<(), ArchiveError>,
     ) -> Result<ArchivedFile, ArchiveError> {
-        let path = name.path(&self.folder);
-        let new = names::unfinished(&path);
-        let written = (|| {
-            let mut file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new)?;
-            file.seek(SeekFrom::Start(HEAD_BYTES))?;
-            let mut chunks = ChunkWriter::new(&file)?;
-            fill(&mut |frame| Ok(chunks.write(frame)?))?;
-            let written = chunks.finish()?;
-            let bytes = file.metadata()?.len().max(HEAD_BYTES);
-            let Name { number, kind, version } = *name;
-            let (time_ms, frames) = (written.time_ms, written.frames);
-            let path = path.clone();
-            let archived =
-                ArchivedFile { path, kind, number, version, first, last, time_ms, frames, bytes };
-            head::write(&file, &archived, self.generation)?;
-            file.sync_all()?;
-            forget_cached(&file)?;
-            if read_back(&new)? != written {
-                return Err(ArchiveError::ReadBack(archived.path));
+        let (mut press, mut plain) = (Press::new()?, Plain::default());
+        fill(&mut |FoundFrame { position, time_ms, body }| {
+            plain.add((position, time_ms), body.len(), [body]);
+            if plain.is_full() {
+                draft.chunks.add(&mut press, &plain)?;
+                plain.clear();
             }
-            std::fs::rename(&new, &archived.path)?;
-            sync_folder(&self.folder)?;
-            Ok(archived)
-        })();
-        if written.is_err() {
-            // If the file stays, the next opening removes it.
-            drop(std::fs::remove_file(&new));
+            Ok(())
+        })?;
+        draft.chunks.add(&mut press, &plain)?;
+        let Chunks { file, written, .. } = &draft.chunks;
+        let bytes = file.metadata()?.len().max(HEAD_BYTES);
+        let Name { number, kind, version } = *name;
+        let (time_ms, frames) = (written.time_ms, written.frames);
+        let path = name.path(&self.folder);
+        let archived =
+            ArchivedFile { path, kind, number, version, first, last, time_ms, frames, bytes };
+        head::write(file, &archived, self.generation)?;
+        file.sync_all()?;
+        forget_cached(file)?;
+        if read_back(draft.path())? != *written {
+            return Err(ArchiveError::ReadBack(archived.path));
         }
-        written
+        draft.rename(&archived.path)?;
+        sync_folder(&self.folder)?;
+        Ok(archived)
     }
 }
 
@@ -123,7 +136,7 @@ fn read_back(path: &Path) -> std::io::Result<Written> {
     let mut chunks = ChunkReader::new(&file, HEAD_BYTES)?.past_cache(path);
     let mut read = Written::default();
     while let Some(chunk) = chunks.next()? {
-        chunk.frames.for_each(|frame| read.add(frame));
+        read.add_found(chunk.frames);
     }
     Ok(read)
 }

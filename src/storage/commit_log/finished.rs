@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::header::{Header, NoHeader};
 use super::scan::{FileScan, Next};
-use super::{DamageKind, Found, FoundFrame, Generation, LogDamage, LogError, Position};
+use super::{DamageKind, Found, FoundFrame, Generation, LogDamage, LogError, Place, Position};
 
 /// A file to which nothing will be added.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +21,15 @@ pub(crate) struct FinishedFile {
 }
 
 impl FinishedFile {
-    /// Passes all frames, and what is missing of them, to `visit`, in order.
+    /// Passes all frames from the one at `from`, or the first, and what is missing of them, to `visit`, in order.
     pub(crate) fn read<E: From<LogError>>(
         &self,
         generation: Generation,
+        from: Option<Place>,
         mut visit: impl FnMut(Found<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.last < self.first {
+        let from = from.unwrap_or(Place::first(self.first));
+        if self.last < from.position {
             return Ok(());
         }
         let file = File::open(&self.path).map_err(LogError::from)?;
@@ -36,16 +38,16 @@ impl FinishedFile {
             // It was begun, or it would not be finished.
             Err(NoHeader::NotBegun) => {
                 let kind = DamageKind::Header;
-                return visit(Found::Damage(&self.damage(None, kind, self.first, self.last)));
+                return visit(Found::Damage(&self.damage(None, kind, from.position, self.last)));
             }
             Err(NoHeader::Damaged(kind)) => {
-                return visit(Found::Damage(&self.damage(None, kind, self.first, self.last)));
+                return visit(Found::Damage(&self.damage(None, kind, from.position, self.last)));
             }
             Err(NoHeader::Version(version)) => {
                 return Err(LogError::UnknownVersion { file: self.number, version }.into());
             }
         };
-        let scan = FileScan::new(&file, &header).map_err(LogError::from)?;
+        let scan = FileScan::at(&file, &header, from).map_err(LogError::from)?;
         let mut scan = scan.past_cache(&self.path);
         while scan.position() <= self.last {
             let expected = scan.position();

@@ -83,6 +83,23 @@ impl Frame {
         &self.blocks
     }
 
+    /// The bytes of its body, in parts. It has to be closed.
+    pub(super) fn body(&self) -> impl Iterator<Item = &[u8]> {
+        let mut left = self.body_bytes as usize;
+        let starts = std::iter::once(BODY_AT).chain(std::iter::repeat(HEAD_BYTES));
+        self.blocks.chunks_exact(BLOCK_BYTES).zip(starts).map(move |(block, start)| {
+            let part = &block[start..];
+            let part = &part[..part.len().min(left)];
+            left -= part.len();
+            part
+        })
+    }
+
+    /// The length of its body in bytes.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
     /// How many blocks it takes.
     pub(super) fn blocks(&self) -> u64 {
         blocks_for(self.body_bytes)

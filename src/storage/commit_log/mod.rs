@@ -43,7 +43,7 @@ pub(crate) use frame::{BODY_BYTES_MAX, Frame};
 pub(crate) use open::{Found, FoundFrame, Log, create, exists, open};
 pub(crate) use seam::{Fault, LogStep, Seam};
 pub(crate) use verify::{Read, read, read_running};
-pub(crate) use writer::{LogWriter, Salvaged};
+pub(crate) use writer::{Appended, LogWriter, Salvaged};
 
 /// The number of a frame: 1, 2, 3 and so on over the life of the directory. Zero is before the first.
 ///
@@ -62,6 +62,22 @@ impl Position {
     #[must_use]
     pub(crate) const fn before(self) -> Self {
         Self(self.0.saturating_sub(1))
+    }
+}
+
+/// Where a frame of a file begins, or would begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The number of the frame.
+    pub(crate) position: Position,
+    /// The number of its first block.
+    pub(crate) block: u32,
+}
+
+impl Place {
+    /// That of the first frame of a file: behind the header.
+    const fn first(position: Position) -> Self {
+        Self { position, block: 1 }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::block::{BLOCK_BYTES, Block, Label, Seal};
 use super::frame::Taking;
 use super::header::Header;
-use super::{DamageKind, Position};
+use super::{DamageKind, Place, Position};
 use crate::storage::direct::{self, Aligned};
 
 /// How many blocks are read at once.
@@ -53,20 +53,15 @@ pub(super) struct FileScan<'a> {
 impl<'a> FileScan<'a> {
     /// From the first frame on.
     pub(super) fn new(file: &'a File, header: &Header) -> io::Result<Self> {
-        Self::at(file, header, 1, header.first)
+        Self::at(file, header, Place::first(header.first))
     }
 
-    /// From the frame `position` on, which begins at `place` if it exists.
-    pub(super) fn at(
-        file: &'a File,
-        header: &Header,
-        place: u32,
-        position: Position,
-    ) -> io::Result<Self> {
+    /// From the frame on that begins at `place`, if it exists.
+    pub(super) fn at(file: &'a File, header: &Header, place: Place) -> io::Result<Self> {
         Ok(Self {
             blocks: Blocks::new(file, header)?,
-            place,
-            position,
+            place: place.block,
+            position: place.position,
             body: Vec::new(),
             repaired: Vec::new(),
             highest: Position(0),

@@ -14,7 +14,7 @@ use super::files::{Begun, LogFiles};
 use super::frame::{Frame, blocks_for};
 use super::scan::{Fault, FileScan, Next};
 use super::seam::{self, LogStep};
-use super::{BODY_BYTES_MAX, DamageKind, Position, folder};
+use super::{BODY_BYTES_MAX, DamageKind, Place, Position, folder};
 use crate::storage::direct::{self, Aligned};
 
 /// Appends to a log. There is only one.
@@ -34,6 +34,37 @@ pub(crate) struct LogWriter {
     failed: bool,
     /// What was found after the last good frame, until it is in a new file.
     salvaged: Option<Salvaged>,
+}
+
+/// A frame that is on disk, and still in memory.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    /// Its number.
+    pub(crate) position: Position,
+    /// When it was appended: milliseconds since 1970.
+    pub(crate) time_ms: u64,
+    /// The number of the first frame of its file.
+    pub(crate) file_first: Position,
+    /// Where the next frame of its file begins.
+    pub(crate) next: Place,
+    frame: Frame,
+}
+
+impl Appended {
+    /// The number of its file.
+    pub(crate) fn file(&self) -> u64 {
+        self.frame.file()
+    }
+
+    /// The length of its body in bytes.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.frame.body_bytes()
+    }
+
+    /// What was written to it, in parts.
+    pub(crate) fn body(&self) -> impl Iterator<Item = &[u8]> {
+        self.frame.body()
+    }
 }
 
 /// A frame whose append failed, but which is on disk.
@@ -72,7 +103,7 @@ impl LogWriter {
     }
 
     /// An empty frame for up to `body_bytes_max` bytes. If the current file has no space for that many, a new one is
-    /// begun, so that [`Frame::file`] is certain. The buffer of the previous frame is reused.
+    /// begun, so that [`Frame::file`] is certain. The buffer that was given back last is reused.
     ///
     /// After an error the writer accepts nothing until [`Self::reopen_after_failure`].
     pub(crate) fn frame(&mut self, body_bytes_max: u64) -> io::Result<Frame> {
@@ -93,7 +124,7 @@ impl LogWriter {
     /// After an error the frame may be there or not, and the writer accepts nothing until
     /// [`Self::reopen_after_failure`]. A frame that is larger than announced, so that it does not fit, is refused as
     /// [`io::ErrorKind::InvalidInput`], and everything stays as it was.
-    pub(crate) fn append(&mut self, mut frame: Frame, now_ms: u64) -> io::Result<Position> {
+    pub(crate) fn append(&mut self, mut frame: Frame, now_ms: u64) -> io::Result<Appended> {
         self.alive()?;
         let room = u64::from(self.current.header.end() - self.place);
         if frame.file() != self.current.header.file || frame.blocks() > room {
@@ -107,8 +138,14 @@ impl LogWriter {
         self.last = position;
         self.time = time;
         self.acked.reached(position);
-        self.buffer = frame.into_buffer();
-        Ok(position)
+        let next = self.place();
+        let file_first = self.current.header.first;
+        Ok(Appended { position, time_ms: time, file_first, next, frame })
+    }
+
+    /// Takes the memory of a frame that nobody needs any more, for the next one.
+    pub(crate) fn reuse(&mut self, appended: Appended) {
+        self.buffer = appended.frame.into_buffer();
     }
 
     /// Begins a new file, unless the current one has no frames: then what was appended so far can be released.
@@ -158,6 +195,11 @@ impl LogWriter {
         self.acked.wait_until_noted();
     }
 
+    /// Where the next frame goes.
+    const fn place(&self) -> Place {
+        Place { position: self.last.next(), block: self.place }
+    }
+
     fn alive(&self) -> io::Result<()> {
         if self.failed {
             Err(io::Error::other("an earlier write to the log failed"))
@@ -198,7 +240,7 @@ impl LogWriter {
         // Pages that are still dirty are not dropped; and this sync may well fail too.
         drop(file.sync_data());
         folder::forget_cached(file)?;
-        let mut scan = FileScan::at(file, header, self.place, self.last.next())?;
+        let mut scan = FileScan::at(file, header, self.place())?;
         Ok(match scan.next(Some(self.last.next().next())) {
             Next::Frame { position, time } => {
                 Some(Salvaged { position, time_ms: time, body: scan.body().to_vec() })

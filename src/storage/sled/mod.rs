@@ -20,6 +20,7 @@ mod commit;
 mod compact;
 mod database;
 #[cfg(feature = "postgres")]
+mod drafts;
 mod dump;
 mod durable_map;
 mod ends;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::budget::Budget;
 use super::commit::Queue;
+use super::drafts::Drafts;
 use super::ends::Ends;
 use super::erasures::Erasures;
 use super::files::Files;
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     /// Whether damaged ids can be rebuilt in place.
     ids_damaged: AtomicBool,
     pub(super) health: Health,
+    /// Files of the archive for log files that are still written to.
+    pub(super) drafts: Drafts,
     /// How long it took to write frames of the commit log to disk.
     pub(super) syncs: Histogram,
     /// Whether erased content must be removed from files.
@@ -102,6 +105,7 @@ impl Shared {
             damage_noted: AtomicBool::new(false),
             ids_damaged: AtomicBool::new(false),
             health: Health::default(),
+            drafts: Drafts::default(),
             syncs: Histogram::of_times(),
             scrub: Arc::default(),
             compacting: Mutex::default(),

@@ -22,8 +22,8 @@ use crate::storage::{
 };
 
 /// What lookups of ids keep in memory, for all stores together, in bytes: enough for ids of any time in stores with
-/// twelve million entries.
-const IDS_BYTES_MAX: usize = 32 << 20;
+/// thirteen million entries.
+const IDS_BYTES_MAX: usize = 48 << 20;
 /// The text for clients. The log says more.
 const DISK_IS_FULL: &str = "the disk is nearly full, and takes no entries until it has room";
 /// Stores that could not be dropped from the map when they were closed are dropped whenever it has twice as many stores as

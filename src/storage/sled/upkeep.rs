@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::commit::now_ms;
+use super::drafts;
 use super::further_base::FurtherBase;
 use super::scrub::Scrubber;
 use super::shared::Shared;
@@ -94,6 +95,8 @@ impl Wanted {
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// The thread that archives what is written.
+    drafting: Option<JoinHandle<()>>,
 }
 
 impl Upkeep {
@@ -107,13 +110,15 @@ impl Upkeep {
         let log = files.clone();
         let base = FurtherBase::new(shared.clone(), is_complete);
         let next = Next { shared: shared.clone(), files: files.clone() };
+        let drafted = archive.clone();
         let mut keeper = Keeper { shared: shared.clone(), files, archive, base };
-        // If one of them cannot be started, the other one ends when this is dropped.
-        let mut upkeep = Self { shared, threads: Vec::new() };
+        // If one of them cannot be started, the others end when this is dropped.
+        let mut upkeep = Self { shared: shared.clone(), threads: Vec::new(), drafting: None };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         upkeep.threads.push(thread("log-next").spawn(move || next.run())?);
         upkeep.threads.push(thread("log-files").spawn(move || keeper.run())?);
-        upkeep.threads.push(Scrubber::start(upkeep.shared.clone(), log, to_scrub)?);
+        upkeep.threads.push(Scrubber::start(shared.clone(), log, to_scrub)?);
+        upkeep.drafting = drafted.map(|archive| drafts::start(shared, archive)).transpose()?;
         Ok(upkeep)
     }
 }
@@ -127,6 +132,9 @@ impl Drop for Upkeep {
             // If it panicked, the files stay, and are released after the next start.
             drop(thread.join());
         }
+        // Nobody takes a draft any more.
+        self.shared.drafts.end();
+        self.drafting.take().map(JoinHandle::join);
     }
 }
 
@@ -174,13 +182,17 @@ const WAITING_CALMLY: usize = 8;
 #[cfg(target_os = "linux")]
 const LOW_PRIORITY: i32 = 10;
 
-/// Runs it on a thread of its own, which other threads of the process go before. A thread cannot take its priority back
-/// without rights.
+/// Other threads of the process go before this one from now on. It cannot take its priority back without rights.
+pub(super) fn lower_priority() {
+    // On Linux this is the thread's priority. Without it everything works.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+}
+
+/// Runs it on a thread of its own at a low priority.
 fn at_low_priority<T: Send>(run: impl Fn() -> T + Sync) -> T {
     let low = || {
-        // On Linux this is the thread's priority. Without it everything works.
-        #[cfg(target_os = "linux")]
-        let _ = rustix::process::setpriority_process(None, LOW_PRIORITY);
+        lower_priority();
         run()
     };
     std::thread::scope(|scope| {
@@ -236,13 +248,11 @@ impl Keeper {
     fn archive(&mut self, archive: &Archive, position: Position) -> io::Result<()> {
         let mut archived = false;
         self.files.release(position, |file| {
-            let write = || archive.write_log(file).map_err(io::Error::other);
             // Not while it falls behind.
-            let written = if self.files.finished(position).len() > WAITING_CALMLY {
-                write()?
-            } else {
-                at_low_priority(write)?
-            };
+            let is_calm = self.files.finished(position).len() <= WAITING_CALMLY;
+            let draft = Mutex::new(self.shared.drafts.take(file.number, is_calm));
+            let write = || archive.write_log(file, draft.lock().take()).map_err(io::Error::other);
+            let written = if is_calm { at_low_priority(write)? } else { write()? };
             archived |= written.is_some();
             if written.is_some_and(|written| !written.has_all()) {
                 log::error!(

@@ -16,7 +16,7 @@ fn a_file_is_let_go_of_only_when_all_its_frames_may_go() {
     let (first, second) = (&finished[0], &finished[1]);
     assert_eq!((first.first, second.first), (Position(1), first.last.next()));
     let mut read = Vec::new();
-    let outcome = second.read(options.generation, |found| {
+    let outcome = second.read(options.generation, None, |found| {
         let Found::Frame(frame) = found else { panic!("{found:?}") };
         read.push(frame.position);
         Ok::<(), LogError>(())
@@ -137,7 +137,7 @@ fn a_finished_file_that_was_damaged_says_so_when_it_is_read() {
     let bytes = std::fs::read(&finished.path).expect("a file");
     let lost = || {
         let mut lost = Vec::new();
-        let outcome = finished.read(options.generation, |found| {
+        let outcome = finished.read(options.generation, None, |found| {
             if let Found::Damage(damage) = found {
                 lost.push((damage.from.0, damage.to.expect("the end is known").0));
             }

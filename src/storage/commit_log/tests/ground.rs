@@ -41,7 +41,10 @@ pub(super) fn append(log: &mut Log, body: &[u8]) -> Position {
 pub(super) fn try_append(log: &mut Log, body: &[u8]) -> std::io::Result<Position> {
     let mut frame = log.writer.frame(body.len() as u64)?;
     frame.write(body);
-    log.writer.append(frame, 1_000)
+    let appended = log.writer.append(frame, 1_000)?;
+    let position = appended.position;
+    log.writer.reuse(appended);
+    Ok(position)
 }
 
 /// What a reading of a whole log found.

@@ -139,9 +139,11 @@ impl<'a> Staged<'a> {
     }
 
     /// Whether memory has entries up to `last` that are not in the portion, or more may be due for erased entries, or
-    /// for the ids of those that are.
+    /// ids may have to be sealed. Merging is left for the next checkpoint: it may take long, and writers wait for the memory of
+    /// what came meanwhile.
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
-        self.erased.is_some() || self.last.is_some_and(|taken| taken < last) || self.ids_are_due()
+        let must_seal = || self.ids.as_ref().is_some_and(|ids| ids.must_seal(self.layout.last));
+        self.erased.is_some() || self.last.is_some_and(|taken| taken < last) || must_seal()
     }
 
     fn ids_are_due(&self) -> bool {

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::group::Group;
 use self::queue::Next;
+use super::drafts::Collector;
 use super::ends::End;
 use super::key::Ordinal;
 use super::shared::Shared;
@@ -42,7 +43,8 @@ pub(super) fn start(
     std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
         let file = 0;
         let (untried, held_since, group) = (VecDeque::new(), None, Group::new(next_ordinal));
-        Committer { shared, writer, file, untried, held_since, group }.run()
+        let collector = Collector::new(shared.clone());
+        Committer { shared, writer, file, untried, held_since, group, collector }.run()
     })
 }
 
@@ -56,6 +58,8 @@ struct Committer {
     /// Since when there has been no space in memory for some of them.
     held_since: Option<Instant>,
     group: Group,
+    /// Passes what was written on to the archive.
+    collector: Collector,
 }
 
 impl Committer {
@@ -106,6 +110,7 @@ impl Committer {
             self.untried.extend(held);
             self.commit()?;
             if self.group.takes_finish_file() {
+                self.collector.hand_over();
                 self.writer.finish_file()?;
                 self.shared.upkeep.file_is_finished();
             }
@@ -115,7 +120,7 @@ impl Committer {
 
     fn commit(&mut self) -> io::Result<()> {
         let shared = &self.shared;
-        let (mut position, now) = (self.writer.last(), now_ms());
+        let (mut position, mut appended, now) = (self.writer.last(), None, now_ms());
         if self.group.bytes() > 0 {
             let mut frame = self.writer.frame(self.group.bytes() as u64)?;
             self.group.write(&mut frame, &shared.ends);
@@ -125,7 +130,8 @@ impl Committer {
             }
             self.file = frame.file();
             let began = Instant::now();
-            position = self.writer.append(frame, now)?;
+            let appended = appended.insert(self.writer.append(frame, now)?);
+            position = appended.position;
             shared.syncs.took(began.elapsed());
             shared.set_synced(position);
             #[cfg(feature = "otel")]
@@ -136,6 +142,11 @@ impl Committer {
         shared.set_settled(position);
         if shared.budget.bytes() >= shared.options.checkpoint_bytes {
             shared.signal.ask_for_checkpoint();
+        }
+        // After the answers: nobody waits for it.
+        if let Some(appended) = appended {
+            self.collector.add(&appended);
+            self.writer.reuse(appended);
         }
         Ok(())
     }

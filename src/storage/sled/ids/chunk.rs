@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::LazyLock;
 
 use super::hash::Seed;
+use super::sieve::Sieve;
 use crate::model::{EntryId, Sequence, sparing};
 
 /// Ids of a chunk.
@@ -19,6 +20,9 @@ pub(super) const CHUNK_IDS: usize = 1 << POSITION_BITS >> 1;
 /// different id is mostly recognized without a look at it.
 const POSITION_BITS: u32 = 18;
 const POSITION: u32 = (1 << POSITION_BITS) - 1;
+
+/// Bits of the sieve for an id.
+const SIEVE_BITS: usize = 8;
 
 /// How long a run becomes.
 const RUN_IDS_MAX: usize = 1_024;
@@ -46,6 +50,8 @@ pub(super) struct Chunk {
     placed: usize,
     /// Open addressing. Its length is a power of two, and at most half of it is used.
     table: Vec<u32>,
+    /// What is in the table. It is much smaller, so that most looks at it need no memory that is in no cache.
+    sieve: Sieve,
 }
 
 /// Ascending ids.
@@ -98,6 +104,7 @@ impl Chunk {
             free: None,
             placed: 0,
             table: Vec::new(),
+            sieve: Sieve::default(),
         }
     }
 
@@ -178,7 +185,11 @@ impl Chunk {
 
     fn find_in_table(&mut self, id: EntryId) -> Option<usize> {
         self.place_old();
-        let (mut bucket, tag) = self.bucket(SEED.hash(id));
+        let hash = SEED.hash(id);
+        if !self.sieve.may_have(hash) {
+            return None;
+        }
+        let (mut bucket, tag) = self.bucket(hash);
         loop {
             let found = self.table[bucket];
             let at = ((found & POSITION) as usize).checked_sub(1)?;
@@ -196,6 +207,7 @@ impl Chunk {
             // As many as there are likely to be.
             let ids = self.ids.capacity().max(old);
             self.table = vec![0; (ids * 2).next_power_of_two().max(16)];
+            self.sieve = Sieve::new(ids, SIEVE_BITS);
             self.placed = 0;
         }
         for at in self.placed..old {
@@ -205,7 +217,9 @@ impl Chunk {
     }
 
     fn place(&mut self, at: usize) {
-        let (mut bucket, tag) = self.bucket(SEED.hash(self.ids[at]));
+        let hash = SEED.hash(self.ids[at]);
+        self.sieve.add(hash);
+        let (mut bucket, tag) = self.bucket(hash);
         while self.table[bucket] != 0 {
             bucket = self.next(bucket);
         }

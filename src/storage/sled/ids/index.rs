@@ -304,11 +304,12 @@ impl Step<'_> {
     }
 
     /// Puts a new section into slots.
-    fn put(&mut self, run: u64, Built { mut section, values }: Built) {
+    fn put(&mut self, run: u64, Built { mut section, values, sieve }: Built) {
         let part = Part { ordinal: self.index.runs.ordinal, section: section.number, number: 0 };
         let head = values.first().map(|head| Head::decode(part, &Bytes::copy_from_slice(head)));
         section.slot = self.changes.put(values);
-        self.staged.heads.extend(head.and_then(Result::ok).map(|head| (section.number, head)));
+        let head = head.and_then(Result::ok).map(|head| (section.number, head.with(sieve)));
+        self.staged.heads.extend(head);
         self.index.root.next = section.number + 1;
         self.list(run, section);
     }

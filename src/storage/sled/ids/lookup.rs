@@ -272,8 +272,7 @@ impl<'a> Search<'a> {
         open: &mut Vec<usize>,
     ) -> Result<bool, Stop> {
         let (opened, mut candidates) = self.candidates(wanted, open)?;
-        // Three passes over all of them, with little work each: so the processor waits for the memory of several at a
-        // time.
+        // Another such loop.
         candidates.retain(|candidate| {
             opened[candidate.opened].1.may_have(candidate.wanted.hash, candidate.bucket.clone())
         });
@@ -296,40 +295,50 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// Those of `wanted` that are within the range of a section, and these sections.
+    /// Those of `wanted` that a section may have, as far as its sieve tells, and these sections.
     fn candidates<'w>(
         &self,
         wanted: &'w [Wanted],
         open: &mut Vec<usize>,
     ) -> Result<(Vec<Opened<'a>>, Vec<Candidate<'w>>), Stop> {
         let mut opened: Vec<Opened<'a>> = Vec::new();
-        let (mut candidates, mut absent) = (Vec::new(), None);
-        let mut rest = self.sections;
-        for wanted in wanted {
-            if rest.first().is_some_and(|section| section.last < wanted.id) {
-                rest = &rest[rest.partition_point(|section| section.last < wanted.id)..];
-            }
-            let Some(section) = rest.first() else { break };
-            if wanted.id < section.first {
+        let mut candidates = Vec::new();
+        let (mut sections, mut rest) = (self.sections, wanted);
+        while let Some(next) = rest.first() {
+            sections = &sections[ahead(sections, |section| section.last < next.id)..];
+            let Some(section) = sections.first() else { break };
+            let (here, later) = rest.split_at(ahead(rest, |wanted| wanted.id <= section.last));
+            rest = later;
+            let here = &here[ahead(here, |wanted| wanted.id < section.first)..];
+            if here.is_empty() {
                 continue;
             }
-            let is_open = opened.last().is_some_and(|(last, _)| last.number == section.number);
-            if !is_open && absent != Some(section.number) {
-                match self.source.head(self.runs, section)? {
-                    Some(head) => opened.push((section, head)),
-                    None => absent = Some(section.number),
-                }
-            }
-            if absent == Some(section.number) {
-                open.push(wanted.at);
+            let Some(head) = self.source.head(self.runs, section)? else {
+                open.extend(here.iter().map(|wanted| wanted.at));
                 continue;
-            }
-            let at = opened.len() - 1;
-            let bucket = opened[at].1.bucket(wanted.hash);
-            candidates.push(Candidate { wanted, opened: at, bucket });
+            };
+            // A loop with little in it: the processor waits for the memory of several at a time.
+            let passed = here.iter().filter(|wanted| head.sieve(wanted.hash));
+            candidates.extend(passed.map(|wanted| Candidate {
+                wanted,
+                opened: opened.len(),
+                bucket: head.bucket(wanted.hash),
+            }));
+            opened.push((section, head));
         }
         Ok((opened, candidates))
     }
+}
+
+/// The first item for which `is_before` is false, as is for all behind it. Fast if it is among the first.
+fn ahead<T>(items: &[T], is_before: impl Fn(&T) -> bool) -> usize {
+    let (mut from, mut step) = (0, 1);
+    while items.get(from + step - 1).is_some_and(&is_before) {
+        from += step;
+        step *= 2;
+    }
+    let to = (from + step).min(items.len());
+    from + items[from..to].partition_point(is_before)
 }
 
 impl Source<'_> {

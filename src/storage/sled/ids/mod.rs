@@ -35,6 +35,7 @@ mod plan;
 mod record;
 mod runs;
 mod section;
+mod sieve;
 mod tail;
 #[cfg(test)]
 mod tests;

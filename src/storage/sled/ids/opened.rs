@@ -253,7 +253,14 @@ impl Ids {
         }
     }
 
-    /// Whether there is more to [`stage`](Ids::stage) for entries up to `to`.
+    /// Whether ids of entries up to `to` have to be sealed.
+    pub(crate) fn must_seal(&self, to: Sequence) -> bool {
+        let to = self.place(to);
+        let is_damaged = matches!(*self.index.lock(), Loaded::Damaged(_));
+        !is_damaged && self.known.lock().is_due(to)
+    }
+
+    /// Whether there is more to [`stage`](Ids::stage) for entries up to `to`: to seal, or to merge.
     pub(crate) fn is_due(&self, to: Sequence) -> bool {
         let to = self.place(to);
         let is_due = || self.known.lock().is_due(to);

@@ -1,14 +1,15 @@
 //! Decides which runs are merged.
 //!
-//! Runs of a class differ in size by at most a factor of four, and four of a class are merged into one of a higher
-//! class. So at rest there are at most three of each class, and an id is written again once for each class that it
-//! passes: five times on its way from a seal of 8,192 to a run of ten million.
+//! Runs of a class differ in size by at most a factor of eight, and eight of a class are merged into one of a higher
+//! class. So at rest there are at most seven of each class, and an id is written again once for each class that it
+//! passes: four times on its way from a seal of 8,192 to a run of ten million, and twice from a seal of 32,768. Looking into twice as
+//! many runs costs less than writing ids twice as often.
 
 /// How many runs of a class are merged.
-pub(super) const FAN_IN: usize = 4;
+pub(super) const FAN_IN: usize = 8;
 /// How many ids are merged for each id that is sealed, at most: more than there are classes, so that merges keep up
 /// with any ingest. Larger merges get what smaller ones leave over.
-pub(super) const MERGED_PER_SEALED: u64 = 8;
+pub(super) const MERGED_PER_SEALED: u64 = 6;
 /// Runs up to this many ids are in the lowest class. Merging them again and again costs less than sealing does.
 const SMALL_IDS: u64 = 8_192;
 
@@ -40,17 +41,22 @@ mod tests {
     }
 
     #[test]
-    fn four_of_a_size_are_merged() {
-        assert_eq!(planned(&[8_192, 8_192, 8_192]), None);
-        assert_eq!(planned(&[8_192, 9_000, 15_000, 8_192]), Some(vec![0, 3, 1, 2]));
-        assert_eq!(planned(&[8_192, 70_000, 8_192, 2_000_000, 8_192]), None);
-        assert_eq!(planned(&[1, 70_000, 100, 2_000_000, 3, 5_000]), Some(vec![0, 4, 2, 5]));
+    fn eight_of_a_size_are_merged() {
+        let small = [9_000, 8_192, 15_000, 8_192, 10_000, 8_192, 8_192];
+        assert_eq!(planned(&small), None);
+        let eight = [&small[..], &[8_193]].concat();
+        assert_eq!(planned(&eight), Some(vec![1, 3, 5, 6, 7, 0, 4, 2]));
+        assert_eq!(planned(&[&small[..], &[70_000, 2_000_000]].concat()), None);
+        assert_eq!(
+            planned(&[1, 70_000, 100, 2_000_000, 3, 5_000, 4, 6, 7, 8]).map(|runs| runs.len()),
+            Some(8)
+        );
     }
 
     #[test]
     fn the_smallest_go_first() {
-        let ids = [[100_000; 4], [8_192; 4]].concat();
-        assert_eq!(planned(&ids), Some(vec![4, 5, 6, 7]));
+        let ids = [[100_000; 8], [8_192; 8]].concat();
+        assert_eq!(planned(&ids), Some((8..16).collect()));
     }
 
     #[test]

@@ -5,11 +5,15 @@ use super::head::Head;
 use super::page::{PAGE_IDS_MAX, Page};
 use super::part::Part;
 use super::record::Section;
+use super::sieve::Sieve;
 use crate::model::{EntryId, Sequence};
 use crate::storage::sled::key::Ordinal;
 
 /// Most ids of a section: its head has to fit in a slot, and its numbers in two bytes.
 pub(super) const SECTION_IDS_MAX: usize = 16_384;
+
+/// Bits of a section's sieve for an id.
+const SIEVE_BITS: usize = 16;
 
 /// A section that is not in a slot yet.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(super) struct Built {
     pub(super) section: Section,
     /// Its head, then its pages.
     pub(super) values: Vec<Vec<u8>>,
+    /// Has the hashes of its ids.
+    pub(super) sieve: Sieve,
 }
 
 /// The section of `entries`, which ascend: at least one, at most [`SECTION_IDS_MAX`].
@@ -31,10 +37,12 @@ pub(super) fn build(
     let part = |at| Part { ordinal, section: number, number: at };
     let pages = entries.chunks(PAGE_IDS_MAX);
     let hashes: Vec<u64> = entries.iter().map(|(id, _)| seed.hash(*id)).collect();
+    let mut sieve = Sieve::new(hashes.len(), SIEVE_BITS);
+    hashes.iter().for_each(|hash| sieve.add(*hash));
     let mut values = vec![Head::encode(part(0), &hashes, pages.clone().map(|page| page[0].0))];
     values.extend((1..).zip(pages).map(|(at, page)| Page::encode(part(at), page)));
     let (count, pages) = (entries.len() as u32, values.len() as u32 - 1);
-    Some(Built { section: Section { number, first, last, count, pages, slot: 0 }, values })
+    Some(Built { section: Section { number, first, last, count, pages, slot: 0 }, values, sieve })
 }
 
 /// Splits `entries` so that each piece fits in a section, none much shorter than another.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::soon;
 use crate::storage::Storage;
 use crate::storage::sled::{ArchivePlace, Database, DatabaseOptions, SledStorage, archive_place};
-use crate::testing::storage::{append, ids};
+use crate::testing::storage::{all_ids, append, ids};
 use crate::testing::store;
 
 /// Small files, so that there are some.
@@ -109,4 +109,42 @@ fn an_archive_behind_a_link_is_searched_for_what_is_erased() {
     std::fs::remove_dir_all(path.join("archive")).expect("removed");
     std::os::unix::fs::symlink(&there, path.join("archive")).expect("a link");
     assert_eq!(files(path), before);
+}
+
+/// What was written is archived from memory: it need not be read from the log again.
+#[test]
+fn what_the_disk_loses_of_a_log_file_is_archived_all_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    // Nothing is archived before it is asked for.
+    let options = DatabaseOptions { checkpoint_bytes: 100 << 20, ..options() };
+    let storage = SledStorage::new(Database::open(path, options.clone()).expect("open"));
+    let log = storage.open(&store("a")).expect("open");
+    let finished = || {
+        let files = std::fs::read_dir(path.join("log")).expect("a folder");
+        let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "log"));
+        files.sort();
+        files
+    };
+    for _ in 0..100 {
+        append(&*log, &ids(3), 300);
+    }
+    let files = finished();
+    assert!(files.len() > 4, "{files:?}");
+    for file in &files[..3] {
+        let mut bytes = std::fs::read(file).expect("a log file");
+        bytes[1_024..4_096].fill(0);
+        std::fs::write(file, bytes).expect("written");
+    }
+    storage.database.snapshot().expect("a snapshot");
+    assert_eq!(Database::verify_running(path, &options).expect("read").faults, []);
+    drop(log);
+    storage.database.close().expect("closed");
+    assert_eq!(Database::verify(path, &options).expect("read").faults, []);
+    Database::rebuild(path, &options).expect("rebuilt");
+    let storage = SledStorage::new(Database::open(path, options).expect("open"));
+    let log = storage.open(&store("a")).expect("open");
+    assert_eq!(log.head().get(), 300);
+    assert_eq!(all_ids(&*log).len(), 300);
 }

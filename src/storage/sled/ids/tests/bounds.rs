@@ -46,6 +46,8 @@ fn seal(blocks: usize, mut block: impl FnMut(usize, &mut Ids) -> Vec<EntryId>) -
 }
 
 const BLOCKS: usize = 40;
+/// Seven of each of two classes.
+const RUNS_MAX: usize = 14;
 
 #[test]
 fn fresh_ids_are_written_once_and_asked_for_in_few_runs() {
@@ -57,7 +59,7 @@ fn fresh_ids_are_written_once_and_asked_for_in_few_runs() {
 fn ids_of_any_time_are_asked_for_in_few_runs_and_written_a_few_times() {
     for kind in [Kind::Spread, Kind::SameTime, Kind::Extreme] {
         let seen = seal(BLOCKS, |_, ids| ids.take(kind, SEAL_IDS_MIN));
-        assert!(seen.runs_max <= 10 && seen.written < 3.5, "{kind:?} {seen:?}");
+        assert!(seen.runs_max <= RUNS_MAX && seen.written < 2.5, "{kind:?} {seen:?}");
     }
 }
 
@@ -65,11 +67,11 @@ fn ids_of_any_time_are_asked_for_in_few_runs_and_written_a_few_times() {
 fn fresh_ids_are_no_slower_behind_ids_of_the_future() {
     let alternating =
         seal(BLOCKS, |number, ids| ids.take([Kind::Fresh, Kind::Future][number % 2], SEAL_IDS_MIN));
-    assert!(alternating.runs_max <= 10 && alternating.written < 2.5, "{alternating:?}");
+    assert!(alternating.runs_max <= RUNS_MAX && alternating.written < 2.0, "{alternating:?}");
     let behind = seal(BLOCKS, |number, ids| {
         ids.take(if number < 12 { Kind::Future } else { Kind::Fresh }, SEAL_IDS_MIN)
     });
-    assert!(behind.runs_max <= 8 && behind.written < 2.0, "{behind:?}");
+    assert!(behind.runs_max <= 12 && behind.written < 2.0, "{behind:?}");
     let mixed = |kind: Kind| {
         seal(BLOCKS, move |_, ids| {
             (0..SEAL_IDS_MIN)
@@ -80,7 +82,7 @@ fn fresh_ids_are_no_slower_behind_ids_of_the_future() {
     for kind in [Kind::Future, Kind::Spread, Kind::Extreme] {
         let seen = mixed(kind);
         assert!(
-            seen.runs_max <= 8 && seen.asked_max < 2.0 && seen.written < 1.2,
+            seen.runs_max <= 12 && seen.asked_max < 2.0 && seen.written < 1.3,
             "{kind:?} {seen:?}"
         );
     }

@@ -10,12 +10,13 @@ use crate::storage::sled::ids::cache::Cache;
 use crate::storage::sled::ids::check::Check;
 use crate::storage::sled::ids::index::Index;
 use crate::storage::sled::ids::lookup::{Unknown, lookup};
+use crate::storage::sled::ids::plan::FAN_IN;
 
 fn filled() -> Subject {
     let mut subject = Subject::new();
     let mut ids = Ids::new(3);
-    for kind in [Kind::Spread, Kind::Fresh, Kind::Spread, Kind::Future, Kind::Spread, Kind::Spread]
-    {
+    let others = [Kind::Spread, Kind::Fresh, Kind::Spread, Kind::Future];
+    for kind in others.into_iter().chain([Kind::Spread; FAN_IN - 2]) {
         subject.push(ids.take(kind, 1_500));
         subject.step_with(1_500, &[], false, false);
     }
@@ -177,7 +178,7 @@ fn an_index_is_made_again_and_no_record_of_the_old_one_stays() {
 #[test]
 fn a_merge_that_meets_damage_changes_nothing() {
     let (mut subject, mut ids) = (Subject::new(), Ids::new(4));
-    for _ in 0..4 {
+    for _ in 0..FAN_IN {
         subject.push(ids.take(Kind::Spread, 1_000));
         subject.step_with(1_000, &[], false, false);
     }
@@ -192,11 +193,12 @@ fn a_merge_that_meets_damage_changes_nothing() {
     assert!(!subject.index.owes(), "it is not tried again and again");
     subject.push(ids.take(Kind::Spread, 1_000));
     subject.step_with(1_000, &[1_000], false, false);
-    assert_eq!(subject.index.runs.iter().count(), 5);
+    assert_eq!(subject.index.runs.iter().count(), FAN_IN + 1);
     subject.check();
     subject.load();
-    subject.push(ids.take(Kind::Spread, 1_000));
-    subject.step_with(1_000, &[], false, false);
+    // Enough that all of the others have to be merged.
+    subject.push(ids.take(Kind::Spread, 2_000));
+    subject.step_with(2_000, &[], false, false);
     subject.step_with(0, &[10_000], false, false);
     assert_eq!(subject.index.runs.iter().count(), 2, "it begins anew");
     subject.check();
