@@ -19,8 +19,8 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod database;
-#[cfg(feature = "postgres")]
 mod drafts;
+#[cfg(feature = "postgres")]
 mod dump;
 mod durable_map;
 mod ends;
