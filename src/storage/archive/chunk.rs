@@ -72,6 +72,11 @@ impl Plain {
         self.bytes.len() >= PLAIN_BYTES
     }
 
+    /// Its size in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The number of its first frame.
     pub(crate) fn first(&self) -> Position {
         self.first

@@ -21,8 +21,8 @@ use super::shared::Shared;
 use crate::storage::archive::{Archive, Draft, Plain, Press};
 use crate::storage::commit_log::{Appended, Place, Position};
 
-/// How many chunks wait to be compressed, at most; each has 1 MiB, or one frame.
-const WAITING_MAX: usize = 8;
+/// How much waits to be compressed, at most, in bytes. The rest of a log file with larger frames is read.
+const WAITING_BYTES_MAX: usize = 12 << 20;
 /// How many drafts there are at most: further log files are read when they are finished.
 const DRAFTS_MAX: usize = 16;
 /// How many chunks are kept when they are empty, so that their memory is reused.
@@ -64,7 +64,8 @@ impl Drafts {
     /// False if too much waits. The frames of `part` are gone then.
     fn offer(&self, part: Part) -> (bool, Plain) {
         let mut state = self.state.lock();
-        let takes = state.waiting.len() < WAITING_MAX && !state.ended;
+        let waiting: usize = state.waiting.iter().map(|part| part.plain.bytes()).sum();
+        let takes = waiting + part.plain.bytes() <= WAITING_BYTES_MAX && !state.ended;
         if !takes {
             let mut plain = part.plain;
             plain.clear();
@@ -348,8 +349,14 @@ mod tests {
     #[test]
     fn no_more_waits_than_there_is_space_for() {
         let drafts = Drafts::default();
-        let takes: Vec<bool> = (0..12).map(|frame| drafts.offer(part(1, frame)).0).collect();
-        assert_eq!(takes.iter().filter(|takes| **takes).count(), WAITING_MAX);
-        assert!(takes[..WAITING_MAX].iter().all(|takes| *takes));
+        let large = |frame, bytes| {
+            let mut part = part(1, frame);
+            part.plain.add((Position(frame), 0), bytes, [&vec![0; bytes][..]]);
+            part
+        };
+        assert!(!drafts.offer(large(1, 13 << 20)).0);
+        let takes: Vec<bool> = (0..12).map(|frame| drafts.offer(large(frame, 1 << 20)).0).collect();
+        assert_eq!(takes.iter().filter(|takes| **takes).count(), 11);
+        assert!(takes[..11].iter().all(|takes| *takes));
     }
 }
