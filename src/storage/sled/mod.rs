@@ -6,7 +6,7 @@
 //!
 //! The parts, each of which uses only those before it: names and bytes (`key`, `value`, `gaps`, `trimmed`, `record`, `ops`); the
 //! directory (`files`) and sled itself (`tree`); how entries are stored there (`segments`) and which ids exist (`ids`); what is in
-//! memory (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `checkpoint`, `upkeep`, `further_base`, `scrub`); stores
+//! memory (`ends`, `tables`); a copy of sled (`compact`); the threads (`commit`, `drafts`, `checkpoint`, `upkeep`, `further_base`, `scrub`); stores
 //! and the database for everybody else (`reindex`, `beyond`, `log`, `storage`, `database`). `renew`, `backup` and `filling` make
 //! directories from the data of others. `dump` reads a directory that nobody uses.
 
