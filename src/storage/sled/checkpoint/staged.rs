@@ -139,11 +139,11 @@ impl<'a> Staged<'a> {
     }
 
     /// Whether memory has entries up to `last` that are not in the portion, or more may be due for erased entries, or
-    /// ids may have to be sealed. Merging is left for the next checkpoint: it may take long, and writers wait for the memory of
-    /// what came meanwhile.
+    /// ids may have to be sealed. Merging is left for the next checkpoint, unless it is very much: it may take long, and writers
+    /// wait for the memory of what came meanwhile.
     pub(super) fn leaves_some_up_to(&self, last: Sequence) -> bool {
-        let must_seal = || self.ids.as_ref().is_some_and(|ids| ids.must_seal(self.layout.last));
-        self.erased.is_some() || self.last.is_some_and(|taken| taken < last) || must_seal()
+        let is_pressing = || self.ids.as_ref().is_some_and(|ids| ids.is_pressing(self.layout.last));
+        self.erased.is_some() || self.last.is_some_and(|taken| taken < last) || is_pressing()
     }
 
     fn ids_are_due(&self) -> bool {

@@ -28,6 +28,9 @@ use crate::model::{EntryId, Sequence};
 use crate::storage::StorageError;
 use crate::storage::sled::key::{IdsKey, Ordinal};
 
+/// How many ids may be left to merge. At six for each that was sealed, these are five or six runs more.
+const OWED_MAX: u64 = 1 << 20;
+
 /// The index of one store.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -188,6 +191,11 @@ impl Index {
     /// Whether merging is due, because of the ids that were sealed: [`Step::merge`] has to be called until it is not.
     pub(crate) fn owes(&self) -> bool {
         self.owed > 0
+    }
+
+    /// Whether so much is due that there would soon be too many runs.
+    pub(crate) const fn owes_much(&self) -> bool {
+        self.owed > OWED_MAX
     }
 
     /// Begins a step, whose changes are made with `changes`.

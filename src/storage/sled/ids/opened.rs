@@ -253,11 +253,14 @@ impl Ids {
         }
     }
 
-    /// Whether ids of entries up to `to` have to be sealed.
-    pub(crate) fn must_seal(&self, to: Sequence) -> bool {
+    /// Whether ids of entries up to `to` have to be sealed, or so many to be merged that this must not wait.
+    pub(crate) fn is_pressing(&self, to: Sequence) -> bool {
         let to = self.place(to);
-        let is_damaged = matches!(*self.index.lock(), Loaded::Damaged(_));
-        !is_damaged && self.known.lock().is_due(to)
+        match &*self.index.lock() {
+            Loaded::Damaged(_) => false,
+            Loaded::Known(_, index) if index.owes_much() => true,
+            _ => self.known.lock().is_due(to),
+        }
     }
 
     /// Whether there is more to [`stage`](Ids::stage) for entries up to `to`: to seal, or to merge.
